@@ -1,0 +1,66 @@
+package plugintest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/teal-deploy/teal/plugins"
+)
+
+// Local returns the machine itself as a Host: commands run in processes of
+// their own, connections are made from here. Become has no meaning.
+func Local(name string) plugins.Host { return local(name) }
+
+type local string
+
+func (l local) String() string { return string(l) }
+
+func (l local) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		kind := plugins.Unavailable
+		if errors.Is(err, os.ErrPermission) {
+			kind = plugins.Denied
+		}
+		return nil, &plugins.Error{Op: "dial " + address, Host: string(l), Kind: kind, Err: err}
+	}
+	return c, nil
+}
+
+func (l local) Run(ctx context.Context, cmd *plugins.Command) error {
+	if len(cmd.Args) == 0 {
+		return &plugins.Error{Op: "run", Host: string(l), Kind: plugins.Invalid, Err: errors.New("no program")}
+	}
+	c := exec.CommandContext(ctx, cmd.Args[0], cmd.Args[1:]...) //nolint:gosec // that is what a host is for
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
+	c.WaitDelay = 2 * time.Second
+	c.Env = os.Environ()
+	for k, v := range cmd.Env {
+		c.Env = append(c.Env, k+"="+v)
+	}
+	var tail bytes.Buffer
+	c.Stdin, c.Stdout, c.Stderr = cmd.Stdin, cmd.Stdout, &tail
+	err := c.Run()
+	if cmd.Stderr != nil {
+		_, _ = cmd.Stderr.Write(tail.Bytes())
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code := exit.ExitCode()
+		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+			code = 128 + int(ws.Signal())
+		}
+		return &plugins.ExitError{Host: string(l), Args: cmd.Args, Code: code, Stderr: tail.Bytes()}
+	}
+	return err
+}
