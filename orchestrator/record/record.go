@@ -16,10 +16,13 @@ type Release struct {
 	Version string        `json:"version"`
 	Commit  string        `json:"commit,omitempty"`
 	Image   plugins.Image `json:"image"`
-	App     spec.App      `json:"app"` // resolved for this host
-	Slot    proxy.Slot    `json:"slot"`
-	At      time.Time     `json:"at"`
-	By      string        `json:"by"` // who, from where: user@machine
+	// Secrets is a short mark that changes when the value of a secret does
+	// and from which no value can be told: see Mark of the engine.
+	Secrets string     `json:"secrets,omitempty"`
+	App     spec.App   `json:"app"` // resolved for this host
+	Slot    proxy.Slot `json:"slot"`
+	At      time.Time  `json:"at"`
+	By      string     `json:"by"` // who, from where: user@machine
 }
 
 // Ports are the TCP ports on a host's loopback that an app has for good.
@@ -112,8 +115,8 @@ type Facts struct {
 	User          string
 	UID           int
 	BootID        string
-	Systemd       bool      // systemd is process 1
-	EphemeralLow  uint16    // net.ipv4.ip_local_port_range
+	Systemd       bool   // systemd is process 1
+	EphemeralLow  uint16 // net.ipv4.ip_local_port_range
 	EphemeralHigh uint16
 	Listening     []uint16          // TCP ports in use on loopback or on all addresses, sorted
 	AppPorts      map[string]Ports  // of the other apps that teal runs here

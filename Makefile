@@ -1,0 +1,77 @@
+# teal: every target works from a fresh clone on Debian with Go.
+
+SHELL := /bin/bash
+TOOLS := $(CURDIR)/.tools
+BIN   := $(CURDIR)/bin
+export PATH := $(TOOLS):$(PATH)
+
+GOLANGCI_VERSION := v2.15.0
+GOFUMPT_VERSION  := v0.12.0
+BUF_VERSION      := v1.75.0
+PROTOC_GO        := v1.36.12
+PROTOC_GO_GRPC   := v1.6.2
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X github.com/teal-deploy/teal/cmd/internal/cli.version=$(VERSION)
+
+# What the lab and the tests run as real parts: program, package.
+PARTS := /usr/sbin/sshd:openssh-server /usr/sbin/nginx:nginx-light /usr/sbin/dockerd:docker.io \
+	/usr/bin/docker-registry:docker-registry /usr/bin/busybox:busybox-static /usr/sbin/ip:iproute2 \
+	/usr/sbin/iptables:iptables /usr/bin/git:git /usr/bin/ssh:openssh-client /usr/bin/htpasswd:apache2-utils \
+	/usr/bin/tmux:tmux /usr/bin/ps:procps /usr/bin/sudo:sudo
+
+.PHONY: build test unit lab lint fmt generate bench demo deps tools clean
+
+build: ## bin/teal
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/teal ./cmd/teal
+
+test: deps tools build ## everything that CI runs
+	$(MAKE) lint
+	$(MAKE) unit
+	$(MAKE) lab
+
+unit: ## all tests that need no lab
+	go test -race $(TESTFLAGS) $$(go list ./... | grep -v '/examples/lab$$')
+
+lab: build ## tests against real servers in network namespaces; needs root
+	TEAL=$(BIN)/teal go test -race -count=1 -timeout 20m $(TESTFLAGS) ./examples/lab
+
+lint: tools
+	golangci-lint run ./...
+	@test -z "$$(gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { gofumpt -l $$(git ls-files '*.go'); exit 1; }
+
+fmt: tools
+	gofumpt -w $$(git ls-files '*.go' | grep -v '\.pb\.go$$')
+
+generate: ## the wire code of the plugins, which is committed
+	GOBIN=$(TOOLS) go install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
+	GOBIN=$(TOOLS) go install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GO)
+	GOBIN=$(TOOLS) go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GO_GRPC)
+	go generate ./...
+
+bench: ## ratios within one run, never a verdict
+	go test -run '^$$' -bench . -benchmem ./...
+
+demo: deps build ## two releases, a rollback and real load on two hosts of a lab
+	go run ./examples/lab/cmd/teal-lab demo -teal $(BIN)/teal
+
+deps: ## install the real parts that are missing
+	@missing=(); for p in $(PARTS); do [ -e $${p%%:*} ] || missing+=($${p#*:}); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+		echo "installing $${missing[*]}"; \
+		[ "$$(id -u)" = 0 ] || { echo "run as root, or: sudo apt-get install $${missing[*]}" >&2; exit 1; }; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $${missing[@]} >/dev/null; \
+	fi
+
+tools: $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION) $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)
+
+$(TOOLS)/golangci-lint-$(GOLANGCI_VERSION):
+	GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@touch $@
+
+$(TOOLS)/gofumpt-$(GOFUMPT_VERSION):
+	GOBIN=$(TOOLS) go install mvdan.cc/gofumpt@$(GOFUMPT_VERSION)
+	@touch $@
+
+clean:
+	rm -rf $(BIN) $(TOOLS)

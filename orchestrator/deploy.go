@@ -1,0 +1,376 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/teal-deploy/teal/orchestrator/image"
+	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/record"
+	"github.com/teal-deploy/teal/orchestrator/source"
+	"github.com/teal-deploy/teal/orchestrator/spec"
+	"github.com/teal-deploy/teal/plugins"
+)
+
+// Deploy brings a release to all hosts of the request, and does nothing where
+// nothing differs.
+func (d *Deployer) Deploy(ctx context.Context, req Request) Result {
+	r := d.newRun("deploy", req)
+	return r.result(ctx, func() error {
+		if err := r.begin(ctx); err != nil {
+			return err
+		}
+		defer r.close(ctx)
+		if err := r.connect(ctx); err != nil {
+			return err
+		}
+		if err := r.decide(ctx); err != nil {
+			return err
+		}
+		if err := r.repair(ctx); err != nil {
+			return err
+		}
+		if len(r.active()) == 0 {
+			return nil
+		}
+		return r.deploy(ctx)
+	})
+}
+
+// Plan decides what Deploy would do and touches nothing: it takes no lock and
+// writes no file.
+func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
+	r := d.newRun("plan", req)
+	if err := r.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer r.close(ctx)
+	each(r.hosts, func(h *hostRun) error {
+		h.conn, h.err = d.Dial(ctx, h.inv)
+		return nil
+	})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err := r.decide(ctx); err != nil {
+		return nil, err
+	}
+	return r.plan, nil
+}
+
+// A UsageError is a mistake in what the operator wrote, found before anything
+// was touched.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// begin checks and resolves all that needs no connection: every host's app,
+// the secrets, the runtime.
+func (r *run) begin(ctx context.Context) error {
+	if len(r.hosts) == 0 {
+		return &UsageError{ErrNoHosts}
+	}
+	for _, h := range r.hosts {
+		app, err := r.appFor(h, "")
+		if err != nil {
+			return &UsageError{err}
+		}
+		h.app = app
+	}
+	app := r.hosts[0].app
+	r.rollout, r.hooks = app.Rollout, app.Hooks
+	if r.command != "rollback" { // which asks for the secrets of the release it goes back to
+		if err := r.resolveSecrets(ctx, app); err != nil {
+			return &UsageError{err}
+		}
+	}
+	return r.parts(ctx)
+}
+
+// parts starts the runtime and picks the proxy for every host.
+func (r *run) parts(ctx context.Context) error {
+	app := r.hosts[0].app
+	runtime, err := r.d.Runtime(ctx, app)
+	if err != nil {
+		return err
+	}
+	var p proxy.Proxy
+	if app.Proxy != nil {
+		if p, err = r.d.Proxy(app.Proxy.Type); err != nil {
+			return &UsageError{err}
+		}
+	}
+	for _, h := range r.hosts {
+		h.runtime, h.proxy = runtime, p
+	}
+	return nil
+}
+
+// appFor resolves the app file for a host. The variable version is empty as
+// long as nobody knows it.
+func (r *run) appFor(h *hostRun, version string) (spec.App, error) {
+	vars := maps.Clone(h.inv.Vars)
+	if vars == nil {
+		vars = map[string]string{}
+	}
+	if version == "" {
+		version = r.req.Version
+	}
+	vars["version"] = version
+	return r.req.File.For(vars)
+}
+
+// resolveSecrets asks for the value of every secret, once a run.
+func (r *run) resolveSecrets(ctx context.Context, app spec.App) error {
+	r.secrets = map[string]string{}
+	var values []string
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(app.Container.Secrets)) {
+		v, err := app.Container.Secrets[name].Resolve(ctx, r.req.File.Dir())
+		if err != nil {
+			errs = append(errs, fmt.Errorf("container.secrets.%s: %w", name, err))
+			continue
+		}
+		r.secrets[name] = v
+		values = append(values, v)
+	}
+	if s := app.Image.Password; s != nil {
+		v, err := s.Resolve(ctx, r.req.File.Dir())
+		if err != nil {
+			errs = append(errs, fmt.Errorf("image.password: %w", err))
+		}
+		r.auth = &plugins.Auth{Username: app.Image.Username, Password: v}
+		values = append(values, v)
+	}
+	r.redact = newRedactor(values)
+	return errors.Join(errs...)
+}
+
+// decide observes every host that was reached, resolves what the release
+// shall be, once for all, and makes the plan.
+func (r *run) decide(ctx context.Context) error {
+	commit, err := r.resolveCommit(ctx)
+	if err != nil {
+		return err
+	}
+	want, err := r.resolveRelease(ctx, commit)
+	if err != nil {
+		return err
+	}
+	views := make([]HostView, len(r.hosts))
+	each(indices(r.hosts), func(i int) error {
+		h := r.hosts[i]
+		if h.err != nil {
+			views[i] = HostView{Host: h.inv, App: h.app, Err: h.err}
+			return nil
+		}
+		views[i] = r.d.observe(ctx, &h.host)
+		return nil
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if r.plan, err = NewPlan(want, State{Hosts: views}); err != nil {
+		return err
+	}
+	each(indices(r.hosts), func(i int) error {
+		r.preflight(ctx, r.hosts[i], &r.plan.Hosts[i])
+		return nil
+	})
+	return r.adopt()
+}
+
+// preflight asks the proxy for what would keep it from being switched.
+func (r *run) preflight(ctx context.Context, h *hostRun, p *HostPlan) {
+	if h.proxy == nil || !p.Deploys() {
+		return
+	}
+	p.view.Warnings, p.Err = h.proxy.Check(ctx, h.conn, r.d.layout(h.app, h.inv.Name, p.Ports))
+}
+
+// adopt hands every host its part of the plan.
+func (r *run) adopt() error {
+	r.digest = r.plan.Digest
+	for i, h := range r.hosts {
+		h.plan = &r.plan.Hosts[i]
+		h.result.Version = h.plan.To.Version
+		if s := h.plan.view.Record.State; s != nil {
+			h.remembers = *s
+		} else {
+			h.remembers = record.State{Schema: 1, App: h.app.Name, Ports: h.plan.Ports}
+		}
+		switch {
+		case h.state != Pending:
+		case h.plan.Err != nil:
+			r.drop(context.Background(), context.Background(), h, StepConnect, h.plan.Err)
+		case !h.plan.Deploys():
+			h.state = Skipped
+			r.say(h, StepConnect, StatusSkipped, "up to date, %s serves", h.plan.From.Version)
+		default:
+			r.say(h, StepConnect, StatusDone, "%s", joinReasons(h.plan.Reasons))
+			for _, w := range h.plan.view.Warnings {
+				r.say(h, StepConnect, StatusWarning, "%s", w)
+			}
+		}
+	}
+	if r.command == "plan" {
+		return nil
+	}
+	return r.limits()
+}
+
+// resolveCommit asks the repository, once, which commit the ref stands for:
+// from the first host where code is fetched on hosts, else from here.
+func (r *run) resolveCommit(ctx context.Context) (string, error) {
+	for _, h := range r.hosts {
+		if h.app.Code == nil {
+			return "", nil
+		}
+		if h.conn == nil {
+			continue
+		}
+		commit, err := source.Resolve(ctx, h.conn, *h.app.Code)
+		if err != nil {
+			return "", fmt.Errorf("resolve %s of %s: %w", refName(*h.app.Code), h.app.Code.Repository, err)
+		}
+		return commit, nil
+	}
+	return "", nil
+}
+
+func refName(c spec.Code) string {
+	if c.Ref == "" {
+		return "the default branch"
+	}
+	return c.Ref
+}
+
+// resolveRelease says what each host shall run. The version is the operator's,
+// else the commit, else the image's tag; the digest is the registry's answer,
+// or what the hosts have when the registry is not to be asked.
+func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wants, error) {
+	version := r.req.Version
+	if version == "" && commit != "" {
+		version = commit[:12]
+	}
+	digests := map[string]string{}
+	want := map[string]wants{}
+	for _, h := range r.hosts {
+		app, err := r.appFor(h, version)
+		if err != nil {
+			return nil, &UsageError{err}
+		}
+		h.app = app
+		v := version
+		if v == "" {
+			if _, v, err = image.Repository(app.Image.Name); err != nil {
+				return nil, &UsageError{err}
+			}
+		}
+		digest, known := digests[app.Image.Name]
+		if !known {
+			if digest, err = r.resolveDigest(ctx, h); err != nil {
+				return nil, err
+			}
+			digests[app.Image.Name] = digest
+		}
+		w := wants{release: record.Release{
+			ID: r.id, Version: v, Commit: commit, Image: plugins.Image{Digest: digest},
+			App: app, Secrets: mark(app.Name, r.secrets), At: r.started, By: r.d.By,
+		}}
+		if r.req.Force {
+			w.force = "forced"
+		}
+		want[h.inv.Name] = w
+	}
+	return want, nil
+}
+
+// resolveDigest returns the digest of the host's image, or "" when only the
+// hosts can find out.
+func (r *run) resolveDigest(ctx context.Context, h *hostRun) (string, error) {
+	if h.app.Image.Pull != string(plugins.PullAlways) {
+		if h.conn == nil {
+			return "", nil
+		}
+		img, err := h.runtime.Pull(ctx, h.conn, plugins.PullRequest{Image: h.app.Image.Name, Policy: plugins.PullNever})
+		if err == nil {
+			return img.Digest, nil
+		}
+		if h.app.Image.Pull == string(plugins.PullNever) || !errors.Is(err, plugins.NotFound) {
+			return "", err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	digest, err := image.Resolve(ctx, h.app.Image.Name, r.auth)
+	if errors.Is(err, plugins.Unavailable) {
+		r.say(nil, StepImage, StatusInfo, "the registry does not answer from here; %s is asked instead", h.inv.Name)
+		return "", nil
+	}
+	return digest, err
+}
+
+// repair puts right on every host what an earlier run left.
+func (r *run) repair(ctx context.Context) error {
+	var hosts []*hostRun
+	for _, h := range r.hosts {
+		if h.plan != nil && h.plan.Err == nil && h.conn != nil && (h.state == Pending || h.state == Skipped) {
+			hosts = append(hosts, h)
+		}
+	}
+	each(hosts, func(h *hostRun) error {
+		hctx, done := h.guard(ctx)
+		defer done()
+		for _, rep := range h.plan.Repairs {
+			r.say(h, StepConnect, StatusInfo, "repair: %s", rep.Text)
+			if err := r.repairOne(hctx, h, rep); err != nil {
+				r.drop(ctx, hctx, h, StepConnect, fmt.Errorf("%s: %w", rep.Text, err))
+				return nil
+			}
+		}
+		if err := r.d.Store.Reap(hctx, h.conn, h.app.Name); err != nil {
+			r.drop(ctx, hctx, h, StepConnect, err)
+		}
+		return nil
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return r.limits()
+}
+
+func (r *run) repairOne(ctx context.Context, h *hostRun, rep Repair) error {
+	switch {
+	case rep.Cancel != nil:
+		return h.lock.Cancel(ctx, rep.Cancel.Release)
+	case rep.Settle != nil:
+		h.remembers = remember(h.remembers, *rep.Settle, h.app.Keep.Releases)
+		return h.lock.Write(ctx, h.remembers)
+	case rep.Forget:
+		h.remembers.Switching = nil
+		return h.lock.Write(ctx, h.remembers)
+	case rep.Container != nil:
+		grace := time.Duration(0)
+		if rep.Container.Status == plugins.StatusRunning {
+			grace = h.app.Container.StopGrace
+		}
+		return r.removeContainer(ctx, h, *rep.Container, grace)
+	}
+	return nil
+}
+
+func indices[T any](s []T) []int {
+	is := make([]int, len(s))
+	for i := range s {
+		is[i] = i
+	}
+	return is
+}

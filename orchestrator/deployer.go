@@ -1,0 +1,83 @@
+package orchestrator
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/teal-deploy/teal/inventory"
+	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/record"
+	"github.com/teal-deploy/teal/orchestrator/spec"
+	"github.com/teal-deploy/teal/plugins"
+)
+
+// A Connection is a Host that can end and be closed.
+type Connection interface {
+	plugins.Host
+	// Done is closed when the connection has ended, for whatever reason.
+	Done() <-chan struct{}
+	Close() error
+}
+
+// A Deployer carries out commands on the hosts of an app. Its fields are its
+// options and are set by cmd, which wires the parts together.
+type Deployer struct {
+	Dial    func(ctx context.Context, h inventory.Host) (Connection, error)
+	Runtime func(ctx context.Context, app spec.App) (plugins.Runtime, error)
+	Proxy   func(kind string) (proxy.Proxy, error)
+	Store   record.Store
+	Emit    func(Event) // called by one goroutine at a time; nil: nobody listens
+	By      string      // who, from where: user@machine
+	PID     int         // of this process, for whoever finds the lock held
+}
+
+// A Request says what a command is about.
+type Request struct {
+	File  *spec.File
+	Hosts []inventory.Host // selected, in the inventory's order
+
+	Version  string // what the operator calls the release; "": the commit, else the image's tag
+	Force    bool   // deploy even where nothing differs
+	EndDrain bool   // end the drain of an earlier deployment that still holds the free slot
+}
+
+// ErrNoHosts says that a request selects no host.
+var ErrNoHosts = errors.New("no hosts are selected")
+
+// newRunID returns an id that sorts by time: 20261122-213005-4f2a91.
+func newRunID(now time.Time) string {
+	var b [3]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return now.UTC().Format("20060102-150405") + "-" + hex.EncodeToString(b[:])
+}
+
+// each calls f for every element at the same time and returns their errors in
+// order. It bounds the calls so that thousands of hosts cost memory for
+// hundreds.
+func each[T any](items []T, f func(T) error) []error {
+	const atOnce = 256
+	errs := make([]error, len(items))
+	slots := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for i, item := range items {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = f(item)
+		})
+	}
+	wg.Wait()
+	return errs
+}
+
+// orphan returns a context that outlives ctx's end, for undoing and for
+// finishing what must not stop half-way, with a deadline of its own.
+func orphan(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), limit,
+		fmt.Errorf("no answer within %s", limit))
+}
