@@ -1,0 +1,283 @@
+package orchestrator
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/teal-deploy/teal/inventory"
+	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/record"
+	"github.com/teal-deploy/teal/orchestrator/spec"
+	"github.com/teal-deploy/teal/plugins"
+)
+
+func testApp() spec.App {
+	return spec.App{
+		Name: "shop", Runtime: "docker",
+		Image:     spec.Image{Name: "registry.example.com/shop:42", Pull: "always"},
+		Code:      &spec.Code{Repository: "git@git.example.com:shop.git", Ref: "main", Path: "/srv/app"},
+		Container: spec.Container{Port: 8080, Replicas: 1, Env: map[string]string{"MODE": "production"}},
+		Install:   spec.Install{Run: []string{"sh install.sh"}},
+		Test:      spec.Test{Within: time.Minute, Successes: 2, Stable: 3 * time.Second, Checks: []spec.Check{{HTTP: "/up"}}},
+		Proxy:     &spec.Proxy{Type: "nginx", Upstream: "shop"},
+		Drain:     spec.Drain{Delay: 10 * time.Second, Max: 10 * time.Minute},
+		Keep:      spec.Keep{Releases: 3},
+	}
+}
+
+func testRelease(id, version string, slot proxy.Slot) record.Release {
+	return record.Release{
+		ID: id, Version: version, Commit: strings.Repeat("ab", 20), Slot: slot,
+		Image: plugins.Image{Digest: "sha256:" + strings.Repeat("11", 32)},
+		App:   testApp(), At: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC),
+	}
+}
+
+// served is a healthy host that serves release from blue.
+func served(release record.Release) HostView {
+	release.Slot = proxy.Blue
+	route := proxy.Route{App: "shop", Slot: proxy.Blue, Share: 100}
+	return HostView{
+		Host: inventory.Host{Name: "web1"}, App: testApp(),
+		Record: record.Observation{
+			State: &record.State{
+				Schema: 1, App: "shop", Active: &release,
+				Ports: record.Ports{Stable: 20001, Blue: 20002, Green: 20003},
+			},
+			Facts: record.Facts{EphemeralLow: 32768, EphemeralHigh: 60999},
+		},
+		Proxy:      proxy.Observation{Prepared: true, Disk: route, Live: route},
+		Containers: []plugins.Container{container(release.ID, plugins.StatusRunning)},
+	}
+}
+
+func container(release string, status plugins.Status) plugins.Container {
+	return plugins.Container{
+		ID: "id-" + release, Name: "teal-shop-" + release, Status: status,
+		Labels: map[string]string{LabelApp: "shop", LabelRelease: release},
+	}
+}
+
+func planOf(t *testing.T, v HostView, to record.Release) HostPlan {
+	t.Helper()
+	p, err := NewPlan(map[string]wants{"web1": {release: to}}, State{Hosts: []HostView{v}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Hosts[0]
+}
+
+func TestPlanDoesNothingWhenNothingDiffers(t *testing.T) {
+	p := planOf(t, served(testRelease("r1", "1", proxy.Blue)), testRelease("r2", "1", ""))
+	if p.Changes() {
+		t.Errorf("plan changes an up-to-date host: %v %v", p.Reasons, p.Repairs)
+	}
+}
+
+func TestPlanSaysWhy(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(v *HostView, to *record.Release)
+		want   string
+	}{
+		{"image", func(_ *HostView, to *record.Release) { to.Image.Digest = "sha256:" + strings.Repeat("22", 32) }, "image 111111111111 → 222222222222"},
+		{"commit", func(_ *HostView, to *record.Release) { to.Commit = strings.Repeat("cd", 20) }, "commit abababababab → cdcdcdcdcdcd"},
+		{"version", func(_ *HostView, to *record.Release) { to.Version = "2" }, "version 1 → 2"},
+		{"environment", func(_ *HostView, to *record.Release) { to.App.Container.Env = map[string]string{"MODE": "x"} }, "container settings changed"},
+		{"install", func(_ *HostView, to *record.Release) { to.App.Install.Run = nil }, "install settings changed"},
+		{"secret", func(_ *HostView, to *record.Release) { to.Secrets = "abcdef" }, "secrets changed"},
+		{"dead container", func(v *HostView, _ *record.Release) { v.Containers[0].Status = plugins.StatusExited }, "0 of 1 containers run"},
+		{"only the rollout", func(_ *HostView, to *record.Release) { to.App.Rollout.OnFailure = "stop" }, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v, to := served(testRelease("r1", "1", proxy.Blue)), testRelease("r2", "1", "")
+			tt.change(&v, &to)
+			if got := joinReasons(planOf(t, v, to).Reasons); got != tt.want {
+				t.Errorf("reasons = %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestPlanRepairsWhatADeadRunLeft(t *testing.T) {
+	old, next := testRelease("r1", "1", proxy.Blue), testRelease("r2", "2", proxy.Green)
+	route := func(s proxy.Slot) proxy.Observation {
+		r := proxy.Route{App: "shop", Slot: s, Share: 100}
+		return proxy.Observation{Prepared: true, Disk: r, Live: r}
+	}
+	for _, tt := range []struct {
+		name    string
+		change  func(v *HostView)
+		want    []string
+		serving string
+		slot    proxy.Slot
+	}{
+		{
+			"killed before the switch: green is left over", func(v *HostView) {
+				v.Containers = append(v.Containers, container("r2", plugins.StatusRunning))
+			},
+			[]string{"remove the left-over container teal-shop-r2"}, "r1", proxy.Green,
+		},
+		{
+			"killed between arming and switching", func(v *HostView) {
+				v.Record.State.Switching = &next
+				v.Record.Pending = []record.Pending{{Teardown: record.Teardown{Release: "r1", Slot: proxy.Blue}}}
+				v.Containers = append(v.Containers, container("r2", plugins.StatusRunning))
+			},
+			[]string{
+				"cancel the teardown of r1, which still serves", "strike out r2, which never served",
+				"remove the left-over container teal-shop-r2",
+			}, "r1", proxy.Green,
+		},
+		{
+			"killed right behind the switch", func(v *HostView) {
+				v.Record.State.Switching = &next
+				v.Proxy = route(proxy.Green)
+				v.Record.Pending = []record.Pending{{Teardown: record.Teardown{Release: "r1", Slot: proxy.Blue}}}
+				v.Containers = append(v.Containers, container("r2", plugins.StatusRunning))
+			},
+			[]string{"write down that r2 serves"}, "r2", proxy.Blue,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := served(old)
+			tt.change(&v)
+			p := planOf(t, v, testRelease("r3", "3", ""))
+			var got []string
+			for _, r := range p.Repairs {
+				got = append(got, r.Text)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("repairs (-want +got):\n%s", diff)
+			}
+			if p.From.ID != tt.serving || p.To.Slot != tt.slot {
+				t.Errorf("from %s to slot %s, want from %s to slot %s", p.From.ID, p.To.Slot, tt.serving, tt.slot)
+			}
+		})
+	}
+}
+
+func TestPlanNeverRemovesWhatMayServe(t *testing.T) {
+	v := served(testRelease("r1", "1", proxy.Blue))
+	v.Record.State = nil // the record is lost, the container runs
+	p := planOf(t, v, testRelease("r2", "2", ""))
+	if p.Err == nil || len(p.Repairs) > 0 {
+		t.Errorf("err = %v, repairs = %v; want a refusal and no repair", p.Err, p.Repairs)
+	}
+}
+
+func TestPlanRefusesAProxyThatServesSomethingElse(t *testing.T) {
+	v := served(testRelease("r1", "1", proxy.Blue))
+	v.Proxy.Live.Slot = proxy.Green
+	p := planOf(t, v, testRelease("r2", "2", ""))
+	if p.Err == nil || !strings.Contains(p.Err.Error(), "answers from green") {
+		t.Errorf("err = %v, want one that names both slots", p.Err)
+	}
+}
+
+func TestChoosePortsAvoidsWhatIsTaken(t *testing.T) {
+	free := record.Facts{EphemeralLow: 32768, EphemeralHigh: 60999}
+	first, err := choosePorts("shop", free)
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy := free
+	busy.Listening = []uint16{first.Blue}
+	busy.AppPorts = map[string]record.Ports{"other": {Stable: first.Stable + 3, Blue: first.Blue + 3, Green: first.Green + 3}}
+	second, err := choosePorts("shop", busy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.Stable <= first.Stable+3 && second.Stable >= first.Stable {
+		t.Errorf("ports %v overlap taken ones (first choice %v)", second, first)
+	}
+	all := record.Facts{EphemeralLow: 1024, EphemeralHigh: 65535}
+	if p, err := choosePorts("shop", all); err == nil {
+		t.Errorf("chose %v inside the ephemeral range", p)
+	}
+}
+
+func TestPlanText(t *testing.T) {
+	v := served(testRelease("r1", "1", proxy.Blue))
+	to := testRelease("r2", "2", "")
+	p, err := NewPlan(map[string]wants{"web1": {release: to}}, State{Hosts: []HostView{v}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `release 2, commit abababababab, image 111111111111
+
+web1:
+  because   version 1 → 2
+  image     pull registry.example.com/shop:42 at 111111111111 (always)
+  code      git@git.example.com:shop.git at abababababab
+  create    container teal-shop-r2 in green on 127.0.0.1:20003
+  install   1 command
+  test      1 check, 2 in a row, for 3s, within 1m0s
+  switch    nginx: upstream shop to green
+  teardown  remove 1 of 2026-11-01 12:00:00 from blue, 10s after the switch, at the latest after 10m0s
+`
+	if diff := cmp.Diff(want, p.String()); diff != "" {
+		t.Errorf("plan (-want +got):\n%s", diff)
+	}
+}
+
+func TestReturnIsInstantWhileBlueLives(t *testing.T) {
+	old, next := testRelease("r1", "1", proxy.Blue), testRelease("r2", "2", proxy.Green)
+	v := served(next)
+	v.Record.State.Active.Slot = proxy.Green
+	v.Proxy.Disk.Slot, v.Proxy.Live.Slot = proxy.Green, proxy.Green
+	v.Record.State.Kept = []record.Release{old}
+	v.Record.Pending = []record.Pending{{Teardown: record.Teardown{Release: "r1", Slot: proxy.Blue}}}
+	v.Containers = append(v.Containers, container("r1", plugins.StatusRunning))
+
+	p, err := planReturn(v, "", "run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.Instant || p.To.ID != "r1" || p.To.Slot != proxy.Blue {
+		t.Errorf("plan = instant %v, to %s in %s; want an instant return to r1 in blue", p.Instant, p.To.ID, p.To.Slot)
+	}
+
+	v.Record.Pending, v.Containers = nil, v.Containers[:1] // blue is gone
+	p, err = planReturn(v, "1", "run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Instant || p.To.ID != "run" || p.To.Version != "1" || p.To.Slot != proxy.Blue {
+		t.Errorf("plan = instant %v, %s of version %s in %s; want a new container of version 1 in blue", p.Instant, p.To.ID, p.To.Version, p.To.Slot)
+	}
+	if _, err = planReturn(v, "7", "run"); err == nil || !strings.Contains(err.Error(), `no release "7": it has 1`) {
+		t.Errorf("unknown release: err = %v", err)
+	}
+}
+
+func TestRememberKeepsTheNewestReleases(t *testing.T) {
+	s := record.State{}
+	for _, id := range []string{"r1", "r2", "r3", "r4"} {
+		s = remember(s, testRelease(id, id, proxy.Blue), 3)
+	}
+	got := []string{s.Active.ID}
+	for _, k := range s.Kept {
+		got = append(got, k.ID)
+	}
+	if diff := cmp.Diff([]string{"r4", "r3", "r2"}, got); diff != "" {
+		t.Errorf("active and kept (-want +got):\n%s", diff)
+	}
+	// Going back keeps the release that was left, once.
+	s = remember(s, s.Kept[0], 3)
+	if s.Active.ID != "r3" || s.Kept[0].ID != "r4" || len(s.Kept) != 2 {
+		t.Errorf("after going back: active %s, kept %v", s.Active.ID, s.Kept)
+	}
+}
+
+func TestLayoutIsOnLoopback(t *testing.T) {
+	d := Deployer{}
+	l := d.layout(testApp(), "web1", record.Ports{Stable: 1, Blue: 2, Green: 3})
+	if want := netip.MustParseAddrPort("127.0.0.1:2"); l.Members[0].Blue[0] != want || l.Upstream != "shop" {
+		t.Errorf("layout = %+v", l)
+	}
+}
