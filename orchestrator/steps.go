@@ -321,6 +321,7 @@ func (r *run) subject(h *hostRun) health.Subject {
 	return health.Subject{
 		Host:    h.conn,
 		Address: address,
+		Redact:  r.redact.text,
 		Exec: func(ctx context.Context, args []string) error {
 			return h.runtime.Exec(ctx, h.conn, id, &plugins.Command{Args: args})
 		},

@@ -58,7 +58,16 @@ func (p *prober) http(ctx context.Context, check spec.Check) error {
 	if err := p.reachable(); err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.subject.Address.String()+check.HTTP, nil)
+	u, err := url.Parse("http://" + p.subject.Address.String() + check.HTTP)
+	if err != nil {
+		return &plugins.Error{Kind: plugins.Invalid, Err: err}
+	}
+	return p.ask(ctx, u, check)
+}
+
+// ask makes a request and judges the answer.
+func (p *prober) ask(ctx context.Context, u *url.URL, check spec.Check) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return &plugins.Error{Kind: plugins.Invalid, Err: err}
 	}
@@ -66,7 +75,7 @@ func (p *prober) http(ctx context.Context, check spec.Check) error {
 	for name, value := range check.Headers {
 		req.Header.Set(name, value)
 	}
-	req.Host = cmp.Or(check.Host, req.Header.Get("Host"))
+	req.Host = cmp.Or(check.Host, req.Header.Get("Host"), u.Host)
 	resp, err := p.client.Do(req)
 	if err != nil {
 		return requestError(err)
