@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/teal-deploy/teal/orchestrator"
+	"github.com/teal-deploy/teal/plugins/docker"
+	"github.com/teal-deploy/teal/plugins/loader"
+	"github.com/teal-deploy/teal/plugins/sdk"
+)
+
+// version is set when a release is built.
+var version = "devel" //nolint:gochecknoglobals // the linker can set nothing else
+
+// Streams are where a command reads and writes.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Main runs teal with args, the first of which is the program's name, and
+// returns its exit code. When teal was started by itself as the process of a
+// built-in runtime, it serves that instead.
+func Main(args []string, s Streams) int {
+	if name, ok := loader.BuiltinRequested(args); ok {
+		switch name {
+		case "docker":
+			sdk.Serve(docker.New())
+			return 0
+		default:
+			fmt.Fprintf(s.Err, "teal: no built-in runtime is called %q\n", name)
+			return orchestrator.OutcomeUsage.Code()
+		}
+	}
+	ctx, stop := interruptible(context.Background(), s.Err)
+	defer stop()
+	return Run(ctx, args[1:], s)
+}
+
+// errInterrupted is the cause of a context that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+// interruptible returns a context that ends with the first SIGINT, SIGTERM or
+// SIGHUP. The second one ends the process at once: what is on the hosts is
+// defined at every moment, and the next command puts it right.
+func interruptible(ctx context.Context, out io.Writer) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ended := make(chan struct{})
+	go func() {
+		select {
+		case sig := <-signals:
+			fmt.Fprintf(out, "\nteal: %s: ending in a safe state; once more ends at once\n", sig)
+			cancel(errInterrupted)
+		case <-ended:
+			return
+		}
+		select {
+		case sig := <-signals:
+			// The default is restored and the signal sent again, so that the
+			// parent sees what ended teal.
+			signal.Reset(sig)
+			fmt.Fprintln(out, "teal: ended at once; run `teal status`, and the next `teal deploy` puts right what is left")
+			_ = syscall.Kill(os.Getpid(), sig.(syscall.Signal)) //nolint:forcetypeassert // on unix it is one
+		case <-ended:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(ended)
+		cancel(nil)
+	}
+}
+
+// An exitError carries the exit code of a command that has said everything
+// already.
+type exitError struct{ outcome orchestrator.Outcome }
+
+func (e *exitError) Error() string { return string(e.outcome) }
+
+// Run runs one command line and returns its exit code.
+func Run(ctx context.Context, args []string, s Streams) int {
+	root := newRoot(s)
+	root.SetArgs(args)
+	root.SetIn(s.In)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	err := root.ExecuteContext(ctx)
+	var exit *exitError
+	var usage *orchestrator.UsageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.outcome.Code()
+	case errors.As(err, &usage):
+		fmt.Fprintf(s.Err, "%v\n", err)
+		return orchestrator.OutcomeUsage.Code()
+	case errors.Is(err, errInterrupted):
+		return orchestrator.OutcomeAborted.Code()
+	}
+	fmt.Fprintf(s.Err, "teal: %v\n", err)
+	return orchestrator.OutcomeInternal.Code()
+}
+
+func newRoot(s Streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "teal",
+		Short: "Blue-green deployment to any server that answers SSH",
+		Long: `teal deploys a new release of an app to every server of an inventory, with no
+failed request and nothing installed on the servers.
+
+Blue is what serves now, green is what is about to. On each server teal renews
+the image, downloads the code, creates green, installs in it, tests it, directs
+all new connections to it, and has blue removed ten seconds later.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = false
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &orchestrator.UsageError{Err: fmt.Errorf("teal %s: %w\nsee: %s --help", cmd.Name(), err, cmd.CommandPath())}
+	})
+	root.AddCommand(
+		newDeploy(s), newPlan(s), newStatus(s), newRollback(s), newHistory(s), newConfig(s), newVersion(s),
+	)
+	return root
+}
+
+// usage makes every mistake in a command line exit with 2.
+func usage(f cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := f(cmd, args); err != nil {
+			return &orchestrator.UsageError{Err: fmt.Errorf("teal %s: %w\nsee: %s --help", cmd.Name(), err, cmd.CommandPath())}
+		}
+		return nil
+	}
+}
