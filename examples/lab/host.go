@@ -356,4 +356,3 @@ func (h *Host) dir() string { return h.lab.path(h.Name) }
 
 // cgroup is the name of the host's control groups.
 func (h *Host) cgroup() string { return h.lab.link + "-" + h.Name }
-
