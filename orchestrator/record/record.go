@@ -98,6 +98,8 @@ type Pending struct {
 	Released    bool      // the run has let go of it, it goes on by itself
 	Connections int       // to the containers at the last count; -1: not counted
 	Running     bool      // a process on the host works on it
+	Stopping    bool      // the decision is made: it can no longer be cancelled
+	Waits       string    // what it waits for, or what failed, for people; "": it has just begun
 }
 
 // Owner says who holds a lock.

@@ -1,0 +1,26 @@
+// Package lab makes real hosts on one Linux machine, for tests and for the
+// demonstration.
+//
+// A host is what a rented server is to teal: an address that answers SSH, an
+// nginx, a Docker Engine of its own, a login user with sudo, a disk that
+// outlives a power loss, and a cable that can be pulled. It is made of
+// network, mount, pid, uts, ipc and cgroup namespaces over an overlay of the
+// machine's own root, so it starts in about a second and costs about as much
+// memory as its programs do. Process 1 of each host is the program that made
+// the lab, started again: main and TestMain call Init first.
+//
+// A services host has what a deployment takes things from: a registry and git
+// repositories over SSH. All hosts hang on a bridge in a namespace of its own,
+// the hub; the machine itself gets one link to it and nothing else. No host
+// has a route to the outside.
+//
+// What a lab makes is bound to its processes and to its folder. When the
+// program that called Start dies, the hosts lose power by themselves, unless
+// Config.Detached is set; Stop, or Down from another process, removes what is
+// left: links, control groups and the folder.
+//
+// Only root on Linux can do this; Missing says what else a machine lacks. The
+// package uses the standard library and the programs that the hosts run
+// anyway: network links are made by iproute2, because one batch of it reads
+// better than the same in netlink messages.
+package lab

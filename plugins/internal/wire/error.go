@@ -1,0 +1,110 @@
+package wire
+
+import (
+	"context"
+	"errors"
+
+	"github.com/teal-deploy/teal/plugins"
+)
+
+// maxErrorText bounds a text inside an Error, in bytes.
+const maxErrorText = 64 << 10
+
+// encodeError returns nil for nil.
+func encodeError(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	e := &Error{Text: clip(err.Error())}
+	switch x := err.(type) { //nolint:errorlint // the chain is walked link by link
+	case *plugins.Error:
+		e.Is = &Error_Classified{&Classified{Op: x.Op, Host: x.Host, Kind: string(x.Kind)}}
+		if x.Err != nil {
+			e.Causes = []*Error{encodeError(x.Err)}
+		}
+		return e
+	case *plugins.ExitError:
+		e.Is = &Error_Exit{&Exit{Host: x.Host, Args: x.Args, Code: clampInt32(x.Code), Stderr: x.Stderr}}
+		return e
+	case plugins.Kind:
+		// A bare Kind is an error too; an Error of nothing but its kind
+		// prints and matches the same.
+		e.Is = &Error_Classified{&Classified{Kind: string(x)}}
+		return e
+	}
+	switch {
+	case err == context.Canceled: //nolint:errorlint // this link, not the chain
+		e.Is = &Error_Canceled{true}
+	case err == context.DeadlineExceeded: //nolint:errorlint // this link, not the chain
+		e.Is = &Error_Deadline{true}
+	default:
+		for _, cause := range unwrap(err) {
+			if c := encodeError(cause); c.matters() {
+				e.Causes = append(e.Causes, c)
+			}
+		}
+	}
+	return e
+}
+
+// matters reports whether e is more than a text.
+func (e *Error) matters() bool { return e.GetIs() != nil || len(e.GetCauses()) > 0 }
+
+func unwrap(err error) []error {
+	switch x := err.(type) { //nolint:errorlint // one link
+	case interface{ Unwrap() error }:
+		if cause := x.Unwrap(); cause != nil {
+			return []error{cause}
+		}
+	case interface{ Unwrap() []error }:
+		return x.Unwrap()
+	}
+	return nil
+}
+
+func clip(s string) string {
+	if len(s) > maxErrorText {
+		return s[:maxErrorText] + "…"
+	}
+	return s
+}
+
+// decodeError returns nil for nil.
+func decodeError(e *Error) error {
+	if e == nil {
+		return nil
+	}
+	switch x := e.GetIs().(type) {
+	case *Error_Classified:
+		err := &plugins.Error{Op: x.Classified.GetOp(), Host: x.Classified.GetHost(), Kind: plugins.Kind(x.Classified.GetKind())}
+		if len(e.GetCauses()) > 0 {
+			err.Err = decodeError(e.GetCauses()[0])
+		}
+		return err
+	case *Error_Exit:
+		return &plugins.ExitError{
+			Host: x.Exit.GetHost(), Args: x.Exit.GetArgs(), Code: int(x.Exit.GetCode()), Stderr: x.Exit.GetStderr(),
+		}
+	case *Error_Canceled:
+		return context.Canceled
+	case *Error_Deadline:
+		return context.DeadlineExceeded
+	}
+	if len(e.GetCauses()) == 0 {
+		return errors.New(e.GetText())
+	}
+	err := &carried{text: e.GetText()}
+	for _, cause := range e.GetCauses() {
+		err.causes = append(err.causes, decodeError(cause))
+	}
+	return err
+}
+
+// A carried error prints what the original printed and wraps what it wrapped.
+type carried struct {
+	text   string
+	causes []error
+}
+
+func (e *carried) Error() string   { return e.text }
+func (e *carried) Unwrap() []error { return e.causes }
