@@ -114,8 +114,8 @@ type Facts struct {
 	User          string
 	UID           int
 	BootID        string
-	Systemd       bool      // systemd is process 1
-	EphemeralLow  uint16    // net.ipv4.ip_local_port_range
+	Systemd       bool   // systemd is process 1
+	EphemeralLow  uint16 // net.ipv4.ip_local_port_range
 	EphemeralHigh uint16
 	Listening     []uint16          // TCP ports in use on loopback or on all addresses, sorted
 	AppPorts      map[string]Ports  // of the other apps that teal runs here
