@@ -218,7 +218,7 @@ func (h *Host) Exec(ctx context.Context, argv ...string) (string, error) {
 		return "", fmt.Errorf("run %s on %s: it has no power", argv[0], h.Name)
 	}
 	args := append([]string{
-		"--target", strconv.Itoa(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wd=/", "--",
+		"--target", strconv.Itoa(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wd", "--",
 	}, argv...)
 	cmd := exec.CommandContext(ctx, "nsenter", args...) //nolint:gosec // that is what it is for
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}

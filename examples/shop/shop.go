@@ -12,10 +12,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
-//go:embed code image
+//go:embed code image teal.toml
 var files embed.FS
+
+// AppFile returns the shop's teal.toml for a registry ("address:port") and a
+// code repository.
+func AppFile(registry, repository string) (string, error) {
+	b, err := files.ReadFile("teal.toml")
+	if err != nil {
+		return "", err
+	}
+	return strings.NewReplacer(
+		"registry.example.com:5000", registry,
+		"ssh://git@git.example.com/srv/git/shop.git", repository,
+	).Replace(string(b)), nil
+}
 
 // WriteCode writes the content of the code repository into a folder, over what
 // is there.

@@ -81,6 +81,7 @@ func (r Route) String() string {
 // An Observation is what a proxy was found to do for an app.
 type Observation struct {
 	Prepared bool   // the app's slots stand in the configuration
+	Outdated bool   // they do, but not as the layout has it: Prepare would change that
 	Disk     Route  // what a restart of the proxy would serve; zero when not Prepared
 	Live     Route  // what the proxy itself answers now; zero when it does not answer
 	Problem  string // why Live is not known, or what breaks the promise; for people

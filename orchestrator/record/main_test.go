@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -30,6 +31,11 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("RECORD_TEST_HOLD"); dir != "" {
 		holdLock(dir)
 		return
+	}
+	// The tests wait most of the time: many at once cost little.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

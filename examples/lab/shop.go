@@ -1,0 +1,178 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/teal-deploy/teal/examples/shop"
+)
+
+// shopRepository is the name of the shop's repository on the services host.
+const shopRepository = "shop"
+
+// errNoServices says that the lab was started without a services host.
+var errNoServices = errors.New("the lab has no services host")
+
+// AppFile writes the shop's teal.toml for this lab and returns its path. change
+// may replace its text; nil leaves it.
+func (l *Lab) AppFile(change func(string) string) (string, error) {
+	text, err := shop.AppFile(l.Registry().String(), l.RepositoryURL(shopRepository))
+	if err != nil {
+		return "", err
+	}
+	if change != nil {
+		text = change(text)
+	}
+	path := l.path("teal.toml")
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}
+
+// RepositoryURL returns the URL of a repository of the services host, by which
+// the machine and all hosts reach it.
+func (l *Lab) RepositoryURL(name string) string {
+	return fmt.Sprintf("ssh://%s@%s%s/%s.git", gitUser, addrAt(l.network, servicesAddr), gitHome, name)
+}
+
+// CreateRepository creates an empty repository on the services host, with main
+// as its branch. It may be there already.
+func (l *Lab) CreateRepository(ctx context.Context, name string) error {
+	if l.services == nil {
+		return errNoServices
+	}
+	_, err := l.services.Exec(
+		ctx, "setpriv", "--reuid", gitUser, "--regid", gitUser, "--init-groups",
+		"env", "HOME="+gitHome, "git", "init", "--quiet", "--bare", "--initial-branch=main", gitHome+"/"+name+".git",
+	)
+	return err
+}
+
+// PublishRelease commits a release of the shop to its repository, on the
+// branch main and with the tag v<version>, and returns the commit. change, when
+// it is not nil, edits the code in a folder before; the code is that of the
+// former release.
+func (l *Lab) PublishRelease(ctx context.Context, version string, change func(dir string) error) (string, error) {
+	dir := l.path("shop-code")
+	if err := l.checkout(ctx, dir); err != nil {
+		return "", fmt.Errorf("publish release %s: %w", version, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "release"), []byte(version+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	if change != nil {
+		if err := change(dir); err != nil {
+			return "", fmt.Errorf("publish release %s: %w", version, err)
+		}
+	}
+	for _, argv := range [][]string{
+		{"add", "--all"},
+		{"commit", "--quiet", "--allow-empty", "--message", "Release " + version},
+		{"tag", "v" + version},
+		{"push", "--quiet", "--atomic", "origin", "main", "v" + version},
+	} {
+		if _, err := l.git(ctx, dir, argv...); err != nil {
+			return "", fmt.Errorf("publish release %s: %w", version, err)
+		}
+	}
+	commit, err := l.git(ctx, dir, "rev-parse", "HEAD")
+	return strings.TrimSpace(commit), err
+}
+
+// checkout makes the working copy of the shop's code at its first use.
+func (l *Lab) checkout(ctx context.Context, dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := l.CreateRepository(ctx, shopRepository); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := shop.WriteCode(dir); err != nil {
+		return err
+	}
+	if _, err := l.git(ctx, dir, "init", "--quiet", "--initial-branch=main"); err != nil {
+		return err
+	}
+	_, err := l.git(ctx, dir, "remote", "add", "origin", l.RepositoryURL(shopRepository))
+	return err
+}
+
+// git runs git in a folder, with the lab's key and without the settings of
+// whoever runs the lab.
+func (l *Lab) git(ctx context.Context, dir string, argv ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", argv...) //nolint:gosec // the arguments are made here
+	cmd.Dir = dir
+	cmd.Env = append(
+		append(os.Environ(), l.Env()...),
+		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null",
+		"GIT_AUTHOR_NAME=lab", "GIT_AUTHOR_EMAIL=lab@example.com",
+		"GIT_COMMITTER_NAME=lab", "GIT_COMMITTER_EMAIL=lab@example.com",
+	)
+	return output(cmd, "the machine", "git "+argv[0])
+}
+
+// PushImage builds the shop's image with the engine of h1, pushes it to the
+// registry and returns its name there. Images of two versions have different
+// digests. The working directory must be inside the module.
+func (l *Lab) PushImage(ctx context.Context, version string) (string, error) {
+	if l.services == nil {
+		return "", errNoServices
+	}
+	dir := l.path("shop-image")
+	if _, err := os.Stat(dir); err != nil {
+		if err := shop.WriteImage(ctx, dir); err != nil {
+			return "", fmt.Errorf("push image %s: %w", version, err)
+		}
+	}
+	name := l.Registry().String() + "/shop:" + version
+	if _, err := l.Docker(ctx, l.Host(1), "build", "--quiet", "--label", "release="+version, "--tag", name, dir); err != nil {
+		return "", err
+	}
+	_, err := l.Docker(ctx, l.Host(1), "push", "--quiet", name)
+	return name, err
+}
+
+// Docker runs the machine's docker program against the engine of a host and
+// returns what it wrote to standard output. It is logged in to the registry.
+func (l *Lab) Docker(ctx context.Context, h *Host, argv ...string) (string, error) {
+	config := l.path("docker")
+	if err := l.login(config); err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "docker", argv...) //nolint:gosec // that is what it is for
+	cmd.Env = append(
+		os.Environ(),
+		"DOCKER_HOST=unix:///proc/"+strconv.Itoa(h.PID())+"/root/run/docker.sock",
+		"DOCKER_CONFIG="+config,
+		"DOCKER_BUILDKIT=0", // the engine's own builder: nothing to download
+	)
+	return output(cmd, h.Name, "docker "+argv[0])
+}
+
+// login writes the docker program's configuration.
+func (l *Lab) login(dir string) error {
+	auths := map[string]any{}
+	if user := l.config.RegistryUser; user != "" {
+		secret := base64.StdEncoding.EncodeToString([]byte(user + ":" + l.config.RegistryPassword))
+		auths[l.Registry().String()] = map[string]string{"auth": secret}
+	}
+	b, err := json.Marshal(map[string]any{"auths": auths})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
+}

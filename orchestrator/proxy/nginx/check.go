@@ -1,0 +1,309 @@
+package nginx
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/plugins"
+)
+
+// refuse says what makes Prepare impossible.
+func (s survey) refuse(h plugins.Host, l proxy.Layout) error {
+	fail := func(kind plugins.Kind, format string, args ...any) error {
+		return failed(h, "use nginx for "+l.App, kind, fmt.Errorf(format, args...))
+	}
+	if v, ok := s.version(); ok && slices.Compare(v, oldest) < 0 {
+		return fail(plugins.Unsupported, "version %s is too old, %s is needed", dotted(v), dotted(oldest))
+	}
+	// A site that refers to the upstream before it exists is how people begin.
+	if !s.good && !strings.Contains(s.said, fmt.Sprintf("host not found in upstream %q", l.Upstream)) {
+		return fail(plugins.Invalid, "the configuration on the host is broken, correct that first: %s", complaint(s.said))
+	}
+	if s.place == "" {
+		return fail(plugins.Unsupported, "%s reads no folder of files in its http block: add the line `include %s/conf.d/*.conf;` there", s.conf.main, path.Dir(s.conf.main))
+	}
+	if err := s.conf.taken(l, s.place); err != nil {
+		return fail(plugins.Conflict, "%w", err)
+	}
+	if err := s.occupied(l); err != nil {
+		return fail(plugins.Conflict, "%w", err)
+	}
+	if f, ok := s.closed(); ok {
+		return fail(plugins.Denied, "the workers of nginx (user %d) may not enter %s: chmod o+x %s", s.worker.uid, f.path, f.path)
+	}
+	return nil
+}
+
+// warn says what breaks the promise of no failed request though all works.
+func (s survey) warn(l proxy.Layout, ready bool) []string {
+	var ws []string
+	if !ready && !s.gentle() {
+		ws = append(ws, "writing the configuration takes one reload of nginx, which may reset keep-alive connections in use: "+
+			"prepare in a quiet moment, or announce it in the sites as the manual shows, or set keepalive_min_timeout (nginx 1.27.4)")
+	}
+	for _, name := range []string{"limit_req", "limit_conn"} {
+		for _, d := range find(s.conf.http(), name) {
+			ws = append(ws, fmt.Sprintf("%s:%d: %s in the http block also limits teal's own server, where all clients are 127.0.0.1: move it into the sites", d.file, d.line, name))
+		}
+	}
+	for _, port := range s.ephemeralPorts(l) {
+		ws = append(ws, fmt.Sprintf("port %d lies in the range of outgoing connections (%s), one of which may hold it: choose another, or reserve it in net.ipv4.ip_local_reserved_ports",
+			port, strings.Join(strings.Fields(s.ephemeral), " to ")))
+	}
+	return ws
+}
+
+// gentle reports whether a reload resets no connection: nginx keeps them for
+// a while, or every server announces it.
+func (s survey) gentle() bool {
+	http := s.conf.http()
+	if len(find(http, "keepalive_min_timeout")) > 0 {
+		return true
+	}
+	for _, server := range find(http, "server") {
+		if !announces(server.block) {
+			return false
+		}
+	}
+	return true
+}
+
+func announces(ds []directive) bool {
+	return slices.ContainsFunc(ds, func(d directive) bool {
+		return d.name == "if" && strings.HasSuffix(strings.TrimSuffix(strings.Join(d.args, " "), ")"), "/route/announce") || announces(d.block)
+	})
+}
+
+var oldest = []int{1, 15, 3}
+
+// version returns the version of the build, ok false when it names none.
+func (s survey) version() (v []int, ok bool) {
+	_, rest, ok := strings.Cut(s.build, "version: ")
+	if !ok {
+		return nil, false
+	}
+	_, rest, ok = strings.Cut(rest, "/")
+	if !ok {
+		return nil, false
+	}
+	number, _, _ := strings.Cut(rest, "\n")
+	number, _, _ = strings.Cut(number, " ")
+	for part := range strings.SplitSeq(number, ".") {
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			return nil, false
+		}
+		v = append(v, n)
+	}
+	return v, true
+}
+
+func dotted(v []int) string { return strings.Trim(strings.ReplaceAll(fmt.Sprint(v), " ", "."), "[]") }
+
+// complaint picks out of what nginx -t says the lines that matter.
+func complaint(said string) string {
+	var lines []string
+	for l := range strings.Lines(said) {
+		if strings.Contains(l, "[emerg]") || strings.Contains(l, "[alert]") || strings.Contains(l, "[crit]") {
+			lines = append(lines, l)
+		}
+	}
+	return logged([]byte(strings.Join(lines, "")))
+}
+
+// taken reports names that the user's own files define already.
+func (t tree) taken(l proxy.Layout, place string) error {
+	for _, d := range find(t.http(), "upstream") {
+		if d.file != place && len(d.args) == 1 && d.args[0] == l.Upstream {
+			return fmt.Errorf("%s:%d defines the upstream %s: remove it there, or choose another name in the app file", d.file, d.line, l.Upstream)
+		}
+	}
+	for _, server := range find(t.http(), "server") {
+		if server.file == place {
+			continue
+		}
+		for _, listen := range find(server.block, "listen") {
+			if err := clash(l, server, listen); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// clash reports whether a server of the user's is in the way of teal's.
+func clash(l proxy.Layout, server, listen directive) error {
+	if len(listen.args) == 0 {
+		return nil
+	}
+	port := listenPort(listen.args[0])
+	if port == l.Stable.Port() {
+		return fmt.Errorf("%s:%d listens on port %d, which is to be the app's stable port", listen.file, listen.line, port)
+	}
+	if l.Site == nil || !slices.ContainsFunc(l.Site.Listen, func(a netip.AddrPort) bool { return a.Port() == port }) {
+		return nil
+	}
+	if len(l.Site.Names) == 0 {
+		if slices.Contains(listen.args[1:], "default_server") {
+			return fmt.Errorf("%s:%d is the default server of port %d: remove that, or give the site of the app its names", listen.file, listen.line, port)
+		}
+		return nil
+	}
+	for _, d := range find(server.block, "server_name") {
+		for _, name := range d.args {
+			if slices.Contains(l.Site.Names, name) {
+				return fmt.Errorf("%s:%d serves %s on port %d already: remove that, or the site of the app", d.file, d.line, name, port)
+			}
+		}
+	}
+	return nil
+}
+
+// listenPort returns the port of a listen directive, 0 for a unix socket.
+func listenPort(arg string) uint16 {
+	if strings.HasPrefix(arg, "unix:") {
+		return 0
+	}
+	if port, err := strconv.ParseUint(arg, 10, 16); err == nil {
+		return uint16(port)
+	}
+	if i := strings.LastIndexByte(arg, ':'); i > strings.LastIndexByte(arg, ']') {
+		port, _ := strconv.ParseUint(arg[i+1:], 10, 16) // nginx has accepted it
+		return uint16(port)
+	}
+	return 80
+}
+
+// A socket is a line of /proc/net/tcp.
+type socket struct {
+	addr   netip.AddrPort
+	listen bool
+	inode  string
+}
+
+// portPattern matches the ports that nginx shall listen on, as /proc/net/tcp
+// writes them.
+func portPattern(l proxy.Layout) string {
+	ports := []string{fmt.Sprintf("%04X", l.Stable.Port())}
+	if l.Site != nil {
+		for _, a := range l.Site.Listen {
+			ports = append(ports, fmt.Sprintf("%04X", a.Port()))
+		}
+	}
+	return strings.Join(ports, "|")
+}
+
+// parseSockets reads lines of /proc/net/tcp and tcp6, those that listen and
+// those that are connected. The others keep nobody from listening for long.
+func parseSockets(text string) []socket {
+	const established, connecting, listening = "01", "02", "0A"
+	var found []socket
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 10 || !slices.Contains([]string{established, connecting, listening}, f[3]) {
+			continue
+		}
+		if addr, err := parseHexAddr(f[1]); err == nil {
+			found = append(found, socket{addr: addr, listen: f[3] == listening, inode: f[9]})
+		}
+	}
+	return found
+}
+
+// parseHexAddr reads an address as the kernel prints it: words of 32 bit in
+// the order of the machine, which is little-endian on all that teal meets.
+func parseHexAddr(s string) (netip.AddrPort, error) {
+	host, port, _ := strings.Cut(s, ":")
+	b, err := hex.DecodeString(host)
+	if err != nil || len(b)%4 != 0 {
+		return netip.AddrPort{}, fmt.Errorf("address %q", s)
+	}
+	for i := 0; i < len(b); i += 4 {
+		binary.BigEndian.PutUint32(b[i:], binary.LittleEndian.Uint32(b[i:]))
+	}
+	addr, ok := netip.AddrFromSlice(b)
+	p, err := strconv.ParseUint(port, 16, 16)
+	if err != nil || !ok {
+		return netip.AddrPort{}, fmt.Errorf("address %q", s)
+	}
+	return netip.AddrPortFrom(addr.Unmap(), uint16(p)), nil
+}
+
+// occupied reports a port that nginx is to listen on and something else holds.
+// nginx itself finds that out only after it has accepted a reload.
+func (s survey) occupied(l proxy.Layout) error {
+	wanted := []netip.AddrPort{l.Stable}
+	if l.Site != nil {
+		wanted = append(wanted, l.Site.Listen...)
+	}
+	for _, w := range wanted {
+		for _, have := range s.ports {
+			switch {
+			case have.addr.Port() != w.Port() || !overlap(have.addr.Addr(), w.Addr()) || slices.Contains(s.sockets, have.inode):
+			case have.listen:
+				return fmt.Errorf("another program listens on %s, where nginx shall listen on %s: stop it or choose another port (ss -ltnp names it)", have.addr, w)
+			case !s.listened(w.Port()):
+				return fmt.Errorf("an outgoing connection holds %s, where nginx shall listen: try again, or choose a port outside of the range %s",
+					have.addr, strings.Join(strings.Fields(s.ephemeral), " to "))
+			}
+		}
+	}
+	return nil
+}
+
+// listened reports whether any program listens on the port: connections from
+// it were accepted, then, and keep nobody from listening.
+func (s survey) listened(port uint16) bool {
+	return slices.ContainsFunc(s.ports, func(have socket) bool { return have.listen && have.addr.Port() == port })
+}
+
+// overlap reports whether listening on a keeps another program from listening
+// on b.
+func overlap(a, b netip.Addr) bool {
+	return a == b || a.IsUnspecified() && (a.Is6() || b.Is4()) || b.IsUnspecified() && (b.Is4() == a.Is4())
+}
+
+// ephemeralPorts returns the ports of l on this host that an outgoing
+// connection may take.
+func (s survey) ephemeralPorts(l proxy.Layout) []uint16 {
+	var low, high uint16
+	if _, err := fmt.Sscan(s.ephemeral, &low, &high); err != nil {
+		return nil
+	}
+	addrs := []netip.AddrPort{l.Stable}
+	for _, m := range l.Members {
+		addrs = append(append(addrs, m.Blue...), m.Green...)
+	}
+	var ports []uint16
+	for _, a := range addrs {
+		if p := a.Port(); a.Addr().IsLoopback() && low <= p && p <= high && !isReserved(s.reserved, p) {
+			ports = append(ports, p)
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// isReserved reports whether a list such as 8080,9000-9100 has the port.
+func isReserved(list string, port uint16) bool {
+	for item := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(strings.TrimSpace(item), "-")
+		if !isRange {
+			last = first
+		}
+		low, err1 := strconv.Atoi(first)
+		high, err2 := strconv.Atoi(last)
+		if errors.Join(err1, err2) == nil && low <= int(port) && int(port) <= high {
+			return true
+		}
+	}
+	return false
+}

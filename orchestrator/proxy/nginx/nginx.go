@@ -1,0 +1,155 @@
+// Package nginx switches apps behind an nginx that already runs on a host.
+//
+// The rule: never a reload in a switch. Prepare writes one file, teal-APP.conf,
+// with both slots of an app and a server on a stable loopback port that picks
+// the slot of each request by looking for a file: `if (-f route/cur/BUCKET)`.
+// route/cur is a symbolic link, and renaming one is the whole switch. It needs
+// no right on the host but to write in the app's folder, survives restarts of
+// nginx and of the host, and loses no request. The user's own sites say
+// `proxy_pass http://UPSTREAM;` and keep all their settings; no file of theirs
+// is ever changed.
+//
+// What is on disk is the truth. The proof is what nginx itself answers at
+// /.teal/slot on the stable port: a file out of the folder that route/cur leads
+// to, read by the very workers that route.
+//
+// The one reload, in Prepare, is sent to the master alone that reads the file,
+// and is believed only when its old workers are on their way out and the new
+// ones answer with the new file's generation: nginx accepts a configuration
+// whose port is taken, and drops it a moment later without a word to the
+// caller. A reload of nginx resets connections on which a request is on its
+// way; so it is announced. A server that says
+//
+//	error_page 418 = @close;
+//	location / { if (-f DIR/route/announce) { return 418; } … }
+//	location @close { keepalive_timeout 0; … }
+//
+// closes each connection with its answer while the file exists. The servers
+// that teal writes have this. A user's site may have it too; without it, and
+// without keepalive_min_timeout of nginx 1.27.4, Check warns.
+//
+// The boundary: HTTP over TCP; TLS, names and certificates are the user's site.
+// The host needs a POSIX shell, the tools of coreutils or busybox, /proc, and
+// nginx 1.15.3 or later outside of a container.
+package nginx
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/conffile"
+	"github.com/teal-deploy/teal/plugins"
+)
+
+// A Proxy is the nginx of a host. The zero value finds it by itself.
+type Proxy struct {
+	// Config is the main configuration file of the nginx to use, where a
+	// host runs several: an absolute path. Empty: the only one there is, or
+	// the one that has the app's file already.
+	Config string
+}
+
+var _ proxy.Proxy = (*Proxy)(nil)
+
+// proofWithin is how long nginx may take to answer as it should.
+const proofWithin = 2 * time.Second
+
+// Check says what keeps Prepare and Switch from working, and changes nothing.
+// Kinds: NotFound for an nginx that is not installed, Unavailable for one that
+// does not run, Denied for missing rights, Unsupported for one that is too old
+// or reads no folder of configuration files, Invalid for a configuration that
+// nginx itself refuses or a layout that cannot be written, Conflict for a name
+// or a port that something else uses.
+func (p *Proxy) Check(ctx context.Context, h plugins.Host, l proxy.Layout) (warnings []string, err error) {
+	conf, generation, err := text(l)
+	if err != nil {
+		return nil, failed(h, "write the configuration of "+l.App, plugins.Invalid, err)
+	}
+	s, err := p.survey(ctx, h, l)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.refuse(h, l); err != nil {
+		return nil, err
+	}
+	seen, err := look(ctx, h, l)
+	if err != nil {
+		return nil, err
+	}
+	return s.warn(l, seen.ready(conf, generation)), nil
+}
+
+// Prepare writes the app's configuration file, and the folder that the switch
+// changes, with the blue slot serving, when they are not there. Where all of
+// this is as it should be it takes one command and one connection, and no
+// rights. Errors have the kinds of Check.
+func (p *Proxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (changed bool, err error) {
+	conf, generation, err := text(l)
+	if err != nil {
+		return false, failed(h, "write the configuration of "+l.App, plugins.Invalid, err)
+	}
+	seen, err := look(ctx, h, l)
+	if err != nil || seen.ready(conf, generation) {
+		return false, err
+	}
+	repaired := !seen.intact()
+	s, err := p.survey(ctx, h, l)
+	if err != nil {
+		return false, err
+	}
+	if err := s.refuse(h, l); err != nil {
+		return false, err
+	}
+	if err := makeRoute(ctx, h, l); err != nil {
+		return false, err
+	}
+	if seen, err = look(ctx, h, l); err != nil {
+		return false, err
+	}
+	seen.conf = s.current
+	if seen.loaded(conf, generation) {
+		return repaired, note(ctx, h, l, s.place)
+	}
+	if err := s.load(ctx, h, l, conf, generation); err != nil {
+		return false, err
+	}
+	return true, note(ctx, h, l, s.place)
+}
+
+// load puts the file in its place and proves that nginx runs with it.
+func (s survey) load(ctx context.Context, h plugins.Host, l proxy.Layout, conf []byte, generation string) error {
+	verify := func(ctx context.Context) error {
+		_, err := prove(ctx, h, l, func(a answer) error {
+			if a.generation != generation {
+				return fmt.Errorf("it runs generation %s of the configuration, not %s", a.generation, generation)
+			}
+			return nil
+		})
+		return err
+	}
+	return conffile.Replace(ctx, h, conffile.File{Path: s.place, Content: conf, Become: true}, conffile.Program{
+		Check:  s.command("-t", "-q"),
+		Reload: func(ctx context.Context) error { return s.reload(ctx, h) },
+		Verify: verify,
+	})
+}
+
+// Observe reads the folder on the host and asks nginx, at the same time.
+func (p *Proxy) Observe(ctx context.Context, h plugins.Host, l proxy.Layout) (proxy.Observation, error) {
+	conf, generation, err := text(l)
+	if err != nil {
+		return proxy.Observation{}, failed(h, "observe "+l.App, plugins.Invalid, err)
+	}
+	seen, err := look(ctx, h, l)
+	if err != nil {
+		return proxy.Observation{}, err
+	}
+	return seen.observation(l, conf, generation), nil
+}
+
+// failed makes the package's errors: operation, subject, kind, cause.
+func failed(h plugins.Host, op string, kind plugins.Kind, cause error) error {
+	return &plugins.Error{Op: op, Host: h.String(), Kind: kind, Err: cause}
+}

@@ -1,0 +1,338 @@
+package nginx
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/plugins"
+	"github.com/teal-deploy/teal/plugins/plugintest"
+)
+
+// A daemon is an nginx of a test's own, in a folder of its own.
+type daemon struct {
+	t    *testing.T
+	dir  string
+	conf string
+	cmd  *exec.Cmd
+}
+
+// publicDir makes a folder that the workers of nginx may enter.
+func publicDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "teal-nginx-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+const mainConf = `
+worker_processes 2;
+pid nginx.pid;
+error_log %[1]s/error.log;
+events { worker_connections 4096; }
+http {
+    access_log off;
+    client_body_temp_path %[1]s/body;
+    proxy_temp_path %[1]s/proxy;
+    fastcgi_temp_path %[1]s/fastcgi;
+    uwsgi_temp_path %[1]s/uwsgi;
+    scgi_temp_path %[1]s/scgi;
+    open_file_cache max=1000;
+    open_file_cache_valid 60s;
+    add_header X-Outer yes;
+    gzip on;
+    gzip_proxied any;
+    gzip_types *;
+    include conf.d/*.conf;
+    include sites-enabled/*;
+}
+`
+
+// start runs an nginx with the given site files, which may be none.
+func start(t *testing.T, sites ...string) *daemon {
+	t.Helper()
+	if _, err := exec.LookPath("nginx"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("nginx is not installed")
+		}
+		t.Skip("nginx is not installed")
+	}
+	d := &daemon{t: t, dir: publicDir(t)}
+	for _, sub := range []string{"conf.d", "sites-enabled"} {
+		if err := os.Mkdir(filepath.Join(d.dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.conf = d.write("nginx.conf", fmt.Sprintf(mainConf, d.dir))
+	for i, site := range sites {
+		d.write(fmt.Sprintf("sites-enabled/site%d", i), site)
+	}
+	d.run()
+	t.Cleanup(func() { d.kill(syscall.SIGTERM) })
+	return d
+}
+
+func (d *daemon) write(name, text string) string {
+	d.t.Helper()
+	file := filepath.Join(d.dir, name)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		d.t.Fatal(err)
+	}
+	return file
+}
+
+// run starts the process and waits for its workers.
+func (d *daemon) run() {
+	d.t.Helper()
+	d.cmd = exec.Command("nginx", "-p", d.dir, "-c", d.conf, "-g", "daemon off; master_process on;")
+	d.cmd.Stderr = d.t.Output()
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	for range 200 {
+		if len(d.workers()) > 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	d.t.Fatal("nginx has no workers")
+}
+
+// kill ends the whole process group, as a power loss would with SIGKILL.
+func (d *daemon) kill(sig syscall.Signal) {
+	if d.cmd.ProcessState != nil {
+		return
+	}
+	pid := d.cmd.Process.Pid
+	if sig == syscall.SIGKILL {
+		pid = -pid
+	}
+	_ = syscall.Kill(pid, sig)
+	_ = d.cmd.Wait()
+}
+
+// workers returns the processes that serve, without those that leave.
+func (d *daemon) workers() string {
+	pid := d.cmd.Process.Pid
+	kids, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	var found []string
+	for _, k := range strings.Fields(string(kids)) {
+		title, _ := os.ReadFile("/proc/" + k + "/cmdline")
+		if bytes.HasPrefix(title, []byte("nginx: worker process")) && !bytes.Contains(title, []byte("shutting down")) {
+			found = append(found, k)
+		}
+	}
+	return strings.Join(found, " ")
+}
+
+func (d *daemon) proxy() *Proxy { return &Proxy{Config: d.conf} }
+
+func (d *daemon) file(name string) string {
+	b, err := os.ReadFile(filepath.Join(d.dir, name))
+	if err != nil {
+		return "none"
+	}
+	return string(b)
+}
+
+var nextPort atomic.Uint32
+
+// port returns one that is free and outside of the ephemeral range.
+func port(t *testing.T) uint16 {
+	t.Helper()
+	for range 2000 {
+		p := uint16(20000 + (uint32(os.Getpid())*37+nextPort.Add(1))%10000)
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
+		if err == nil {
+			_ = l.Close()
+			return p
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+func loopback(p uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), p)
+}
+
+// app starts a program in each slot, which answers with the slot's name, and
+// returns a layout for both.
+func app(t *testing.T, name string) proxy.Layout {
+	t.Helper()
+	l := proxy.Layout{
+		App:      name,
+		Upstream: name,
+		Stable:   loopback(port(t)),
+		Dir:      filepath.Join(publicDir(t), name),
+		Members:  []proxy.Member{{Name: "web1"}},
+	}
+	if err := os.Mkdir(l.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := &l.Members[0]
+	m.Blue = append(m.Blue, serve(t, "blue"))
+	m.Green = append(m.Green, serve(t, "green"))
+	return l
+}
+
+// serve runs an app: / answers with its slot, /slow takes its time, /echo
+// gives back what it reads as it comes.
+func serve(t *testing.T, slot string) netip.AddrPort {
+	t.Helper()
+	addr := loopback(port(t))
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("App", slot)
+		_, _ = io.WriteString(w, slot)
+	})
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		for range 10 {
+			time.Sleep(30 * time.Millisecond)
+			_, _ = io.WriteString(w, slot+" ")
+			_ = http.NewResponseController(w).Flush()
+		}
+		_, _ = fmt.Fprint(w, n)
+	})
+	mux.HandleFunc("/echo", echo)
+	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Accel-Redirect", "/inside/of/the/site")
+		_ = r.Header.Write(w)
+	})
+	l, err := net.Listen("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	return addr
+}
+
+// echo upgrades the connection and gives back every line, as a websocket would.
+func echo(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Upgrade") != "websocket" || !strings.EqualFold(r.Header.Get("Connection"), "upgrade") {
+		http.Error(w, "no upgrade", http.StatusBadRequest)
+		return
+	}
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+	_ = rw.Flush()
+	_, _ = io.Copy(conn, rw)
+}
+
+// userSite is a site that a user wrote.
+func userSite(p uint16, upstream string) string {
+	return fmt.Sprintf(`server {
+    listen 127.0.0.1:%d;
+    location / {
+        proxy_pass http://%s;
+        proxy_http_version 1.1;
+        proxy_set_header Host $host;
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Connection $http_connection;
+        proxy_read_timeout 60s;
+    }
+}
+`, p, upstream)
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func host() plugins.Host { return plugintest.Local("web1") }
+
+// prepared starts an nginx with an app behind a user's site, and prepares it.
+func prepared(t *testing.T) (*daemon, proxy.Layout, string) {
+	t.Helper()
+	site := port(t)
+	d := start(t)
+	l := app(t, "shop")
+	prepare(t, d, l, true)
+	d.write("sites-enabled/shop", userSite(site, "shop"))
+	if out, err := exec.Command("nginx", "-p", d.dir, "-c", d.conf, "-s", "reload").CombinedOutput(); err != nil {
+		t.Fatalf("reload: %v: %s", err, out)
+	}
+	await(t, fmt.Sprintf("127.0.0.1:%d", site))
+	return d, l, fmt.Sprintf("http://127.0.0.1:%d", site)
+}
+
+func await(t *testing.T, addr string) {
+	t.Helper()
+	for range 300 {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			_ = c.Close()
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("nothing listens on %s", addr)
+}
+
+func prepare(t *testing.T, d *daemon, l proxy.Layout, want bool) {
+	t.Helper()
+	changed, err := d.proxy().Prepare(t.Context(), host(), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if changed != want {
+		t.Fatalf("Prepare changed: %t, want %t", changed, want)
+	}
+}
+
+func switchTo(ctx context.Context, t *testing.T, d *daemon, l proxy.Layout, slot proxy.Slot) {
+	t.Helper()
+	if err := d.proxy().Switch(ctx, host(), l, proxy.Route{App: l.App, Slot: slot, Share: 100}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func observe(t *testing.T, d *daemon, l proxy.Layout) proxy.Observation {
+	t.Helper()
+	o, err := d.proxy().Observe(t.Context(), host(), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
