@@ -86,9 +86,12 @@ func (r *run) begin(ctx context.Context) error {
 	}
 	app := r.hosts[0].app
 	r.rollout, r.hooks = app.Rollout, app.Hooks
-	if r.command != "rollback" { // which asks for the secrets of the release it goes back to
+	if r.command != "rollback" { // which needs those of the release that it goes back to
 		if err := r.resolveSecrets(ctx, app); err != nil {
 			return &UsageError{err}
+		}
+		if err := r.repository(app); err != nil {
+			return err
 		}
 	}
 	return r.parts(ctx)
@@ -109,6 +112,18 @@ func (r *run) parts(ctx context.Context) error {
 	}
 	for _, h := range r.hosts {
 		h.runtime, h.proxy = runtime, p
+	}
+	return nil
+}
+
+// repository opens the app's repository, where it has one.
+func (r *run) repository(app spec.App) (err error) {
+	if app.Code == nil {
+		return nil
+	}
+	r.source, err = source.New(source.Options{Code: *app.Code, KnownHosts: r.hosts[0].inv.SSH.KnownHosts})
+	if err != nil {
+		return &UsageError{err}
 	}
 	return nil
 }
@@ -236,20 +251,9 @@ func (r *run) resolveCommit(ctx context.Context) (string, error) {
 		if h.conn == nil {
 			continue
 		}
-		commit, err := source.Resolve(ctx, h.conn, *h.app.Code)
-		if err != nil {
-			return "", fmt.Errorf("resolve %s of %s: %w", refName(*h.app.Code), h.app.Code.Repository, err)
-		}
-		return commit, nil
+		return r.source.Resolve(ctx, h.conn)
 	}
 	return "", nil
-}
-
-func refName(c spec.Code) string {
-	if c.Ref == "" {
-		return "the default branch"
-	}
-	return c.Ref
 }
 
 // resolveRelease says what each host shall run. The version is the operator's,

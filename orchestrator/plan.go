@@ -344,7 +344,7 @@ func (p *HostPlan) steps() [][2]string {
 		count(len(app.Test.Checks), "check"), app.Test.Successes, app.Test.Stable, app.Test.Within)})
 	if app.Proxy != nil {
 		how := fmt.Sprintf("%s: upstream %s to %s", app.Proxy.Type, app.Proxy.Upstream, p.To.Slot)
-		if p.First || !p.view.Proxy.Prepared {
+		if p.First || !p.view.Proxy.Prepared || p.view.Proxy.Outdated {
 			how += ", after its configuration is written and reloaded once"
 		}
 		lines = append(lines, [2]string{string(StepSwitch), how})

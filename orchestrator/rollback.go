@@ -69,6 +69,9 @@ func (r *run) decideRollback(ctx context.Context, release string) error {
 			if err := r.resolveSecrets(ctx, to.App); err != nil {
 				return &UsageError{err}
 			}
+			if err := r.repository(to.App); err != nil {
+				return err
+			}
 		}
 	}
 	return r.adopt()

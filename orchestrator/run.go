@@ -10,6 +10,7 @@ import (
 
 	"github.com/teal-deploy/teal/inventory"
 	"github.com/teal-deploy/teal/orchestrator/record"
+	"github.com/teal-deploy/teal/orchestrator/source"
 	"github.com/teal-deploy/teal/orchestrator/spec"
 	"github.com/teal-deploy/teal/plugins"
 )
@@ -31,6 +32,7 @@ type run struct {
 	plan    *Plan
 	secrets map[string]string // values by name, of the environment of containers
 	auth    *plugins.Auth     // for the registry
+	source  *source.Source    // nil: the app has no code of its own
 	redact  redactor
 
 	mu       sync.Mutex // of Emit, and of digest
@@ -262,8 +264,8 @@ func (r *run) undo(ctx context.Context, h *hostRun) {
 	for _, c := range found {
 		errs = append(errs, r.removeContainer(ctx, h, c, 0))
 	}
-	if h.codeDir != "" {
-		errs = append(errs, r.pruneCode(ctx, h))
+	if h.app.Code != nil {
+		errs = append(errs, source.Remove(ctx, h.conn, r.d.Store.Dir(h.app.Name), h.plan.To.ID))
 	}
 	if err := errors.Join(errs...); err != nil {
 		r.emit(Event{Host: h.inv.Name, Step: StepUndo, Status: StatusFailed, Err: err})
@@ -355,6 +357,9 @@ func (r *run) connect(ctx context.Context) error {
 func (r *run) close(ctx context.Context) {
 	ctx, cancel := orphan(ctx, 10*time.Second)
 	defer cancel()
+	if r.source != nil {
+		_ = r.source.Close() // it only read
+	}
 	each(r.hosts, func(h *hostRun) error {
 		if h.lock != nil {
 			_ = h.lock.Release(ctx) // a lock dies with its connection anyway

@@ -73,8 +73,8 @@ func (r *run) fetchCode(ctx context.Context, h *hostRun) error {
 	r.say(h, StepCode, StatusStarted, "%s at %s", code.Repository, short(h.plan.To.Commit))
 	began := time.Now()
 	h.made = true
-	dir, err := source.Fetch(ctx, h.conn, source.Request{
-		Dir: r.d.Store.Dir(h.app.Name), Release: h.plan.To.ID, Commit: h.plan.To.Commit, Code: *code,
+	dir, err := r.source.Fetch(ctx, h.conn, source.Request{
+		Dir: r.d.Store.Dir(h.app.Name), Release: h.plan.To.ID, Commit: h.plan.To.Commit,
 	})
 	if err != nil {
 		return err
@@ -84,15 +84,18 @@ func (r *run) fetchCode(ctx context.Context, h *hostRun) error {
 	return nil
 }
 
+// pruneCode removes the code of releases that the host has forgotten. What
+// may still run stays: the release that serves and the one before it.
 func (r *run) pruneCode(ctx context.Context, h *hostRun) error {
-	keep := []string{}
-	for _, release := range append([]record.Release{}, h.remembers.Kept...) {
-		keep = append(keep, release.ID)
+	if h.app.Code == nil {
+		return nil
 	}
-	for _, release := range []*record.Release{h.remembers.Active, h.plan.From} {
-		if release != nil {
-			keep = append(keep, release.ID)
-		}
+	keep := []string{h.plan.To.ID}
+	if h.plan.From != nil {
+		keep = append(keep, h.plan.From.ID)
+	}
+	for _, release := range h.remembers.Kept {
+		keep = append(keep, release.ID)
 	}
 	return source.Prune(ctx, h.conn, r.d.Store.Dir(h.app.Name), keep)
 }

@@ -260,7 +260,13 @@ func (r *run) releaseBlue(ctx context.Context, h *hostRun) error {
 	if err := r.setRestart(ctx, h, h.plan.From.ID, plugins.RestartNever); err != nil {
 		return err
 	}
-	return h.lock.Let(ctx, h.plan.From.ID)
+	if err := h.lock.Let(ctx, h.plan.From.ID); err != nil {
+		return err
+	}
+	if err := r.pruneCode(ctx, h); err != nil { // space, not safety
+		r.emit(Event{Host: h.inv.Name, Step: StepTeardown, Status: StatusWarning, Text: "old code was not removed", Err: err})
+	}
+	return nil
 }
 
 // watchGreen goes on testing green until blue is gone, or stays only because

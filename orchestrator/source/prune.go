@@ -29,3 +29,18 @@ func Prune(ctx context.Context, h plugins.Host, dir string, keep []string) error
 	}
 	return nil
 }
+
+// Remove removes the folder of one release below dir/releases, whole or not.
+// One that is not there is no error.
+func Remove(ctx context.Context, h plugins.Host, dir, release string) error {
+	r := Request{Dir: dir, Release: release}
+	if !filepath.IsAbs(dir) || !releaseID.MatchString(release) {
+		return &plugins.Error{Op: "remove code", Host: h.String(), Kind: plugins.Invalid, Err: errors.New("no such folder can be")}
+	}
+	cmd := shell(`rm -rf -- "$1"`, r.folder())
+	cmd.Become = true
+	if err := h.Run(ctx, cmd); err != nil {
+		return &plugins.Error{Op: "remove code", Host: h.String(), Kind: plugins.KindOf(err), Err: err}
+	}
+	return nil
+}
