@@ -43,6 +43,7 @@ type Request struct {
 
 	Version  string // what the operator calls the release; "": the commit, else the image's tag
 	Force    bool   // deploy even where nothing differs
+	Detach   bool   // end when the switch is confirmed, without watching green
 	EndDrain bool   // end the drain of an earlier deployment that still holds the free slot
 }
 

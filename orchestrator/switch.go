@@ -275,6 +275,9 @@ func (r *run) watchGreen(ctx context.Context, h *hostRun) error {
 	if h.plan.From == nil {
 		return nil
 	}
+	if r.req.Detach {
+		return r.leaveBlue(ctx, h)
+	}
 	wctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	sick := make(chan error, 1)

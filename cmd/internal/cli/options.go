@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -94,11 +95,10 @@ func (o *options) hosts(file *spec.File) ([]inventory.Host, error) {
 	if file != nil && len(o.on) == 0 {
 		pattern = file.App().Hosts
 	}
-	hosts, err := inv.Select(pattern)
-	if err != nil || o.limit == "" {
-		return hosts, err
+	if o.limit == "" {
+		return inv.Select(pattern)
 	}
-	return inv.Select(pattern + ":&" + o.limit)
+	return inv.Select(pattern, o.limit)
 }
 
 const defaultInventory = "inventory.toml"
@@ -108,7 +108,7 @@ func (o *options) loadInventory() (*inventory.Inventory, error) {
 	case len(o.on) > 0 && o.inventory != "":
 		return nil, errors.New("--on names hosts without an inventory, -i names an inventory: say one of them")
 	case len(o.on) > 0:
-		return inventory.AdHoc(o.on)
+		return inventory.AdHoc(o.on, inventory.SSH{})
 	case o.inventory == "":
 		inv, err := inventory.Load(defaultInventory)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -116,7 +116,10 @@ func (o *options) loadInventory() (*inventory.Inventory, error) {
 		}
 		return inv, err
 	}
-	return inventory.Open(o.inventory)
+	if strings.Contains(o.inventory, ",") {
+		return inventory.Literal(o.inventory)
+	}
+	return inventory.Load(o.inventory)
 }
 
 // A session is the wired engine and what must be closed behind it.
@@ -148,7 +151,7 @@ func (o *options) session() *session {
 		Proxy: func(kind string) (proxy.Proxy, error) {
 			switch kind {
 			case "nginx":
-				return nginx.New(), nil
+				return &nginx.Proxy{}, nil
 			default:
 				return nil, fmt.Errorf("no proxy is called %q", kind)
 			}

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	"github.com/spf13/cobra"
+
+	"github.com/teal-deploy/teal/orchestrator/spec"
+)
+
+func newConfig(s Streams) *cobra.Command {
+	o := &options{streams: s}
+	release := ""
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Print the app as every server resolves it",
+		Long: `Config prints the app file with its environment, variables and defaults
+resolved, for every server whose result differs. Secrets are shown as where they
+come from. Nothing is connected to.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error { return o.config(release) },
+	}
+	o.bind(cmd)
+	cmd.Flags().StringVar(&release, "version", "", "the release's name, where the file says ${version}")
+	return cmd
+}
+
+// config prints each distinct result once, with the hosts that it holds for.
+func (o *options) config(version string) error {
+	req, err := o.request()
+	if err != nil {
+		return err
+	}
+	type resolved struct {
+		Hosts []string `json:"hosts"`
+		App   spec.App `json:"app"`
+	}
+	var all []*resolved
+	byText := map[string]*resolved{}
+	for _, h := range req.Hosts {
+		vars := maps.Clone(h.Vars)
+		if vars == nil {
+			vars = map[string]string{}
+		}
+		vars["version"] = version
+		app, err := req.File.For(vars)
+		if err != nil {
+			return usageError(err)
+		}
+		text := spec.Render(app)
+		if byText[text] == nil {
+			byText[text] = &resolved{App: app}
+			all = append(all, byText[text])
+		}
+		byText[text].Hosts = append(byText[text].Hosts, h.Name)
+	}
+	for i, r := range all {
+		if o.json {
+			if err := json.NewEncoder(o.streams.Out).Encode(r); err != nil {
+				return err
+			}
+			continue
+		}
+		if i > 0 {
+			fmt.Fprintln(o.streams.Out)
+		}
+		fmt.Fprintf(o.streams.Out, "# for %s\n%s", list(r.Hosts), spec.Render(r.App))
+	}
+	return nil
+}

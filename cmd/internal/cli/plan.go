@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/teal-deploy/teal/orchestrator"
+)
+
+func newPlan(s Streams) *cobra.Command {
+	o := &options{streams: s}
+	var flags orchestrator.Request
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Say what deploy would do on every server, and why",
+		Long: `Plan looks at every server, decides as deploy would, prints the decision and
+touches nothing. It exits with 0 when there is nothing to do and with 3 when
+there is.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			req, err := o.request()
+			if err != nil {
+				return err
+			}
+			flags.File, flags.Hosts = req.File, req.Hosts
+			session := o.session()
+			defer session.Close()
+			plan, err := session.Plan(cmd.Context(), flags)
+			if err != nil {
+				return o.failed(err)
+			}
+			return o.showPlan(plan)
+		},
+	}
+	o.bind(cmd)
+	bindVersion(cmd, &flags)
+	cmd.Flags().BoolVar(&flags.Force, "force", false, "plan as deploy --force would")
+	return cmd
+}
+
+// planned is a host's plan as JSON.
+type planned struct {
+	Host    string   `json:"host"`
+	Changes bool     `json:"changes"`
+	Reasons []string `json:"reasons,omitempty"`
+	Repairs []string `json:"repairs,omitempty"`
+	From    string   `json:"from,omitempty"`
+	To      string   `json:"to,omitempty"`
+	Slot    string   `json:"slot,omitempty"`
+	Error   string   `json:"error,omitempty"`
+}
+
+func (o *options) showPlan(p *orchestrator.Plan) error {
+	unreachable := false
+	var hosts []planned
+	for _, h := range p.Hosts {
+		row := planned{Host: h.Host.Name, Changes: h.Changes(), Reasons: h.Reasons}
+		for _, r := range h.Repairs {
+			row.Repairs = append(row.Repairs, r.Text)
+		}
+		if h.From != nil {
+			row.From = h.From.Version
+		}
+		if h.Deploys() {
+			row.To, row.Slot = h.To.Version, string(h.To.Slot)
+		}
+		if h.Err != nil {
+			unreachable, row.Error = true, h.Err.Error()
+		}
+		hosts = append(hosts, row)
+	}
+	if o.json {
+		err := json.NewEncoder(o.streams.Out).Encode(map[string]any{
+			"schema": 1, "version": p.Version, "commit": p.Commit, "digest": p.Digest, "hosts": hosts,
+		})
+		if err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprint(o.streams.Out, p)
+	}
+	switch {
+	case unreachable:
+		return &exitError{orchestrator.OutcomeUnreachable}
+	case p.Changes():
+		return &exitError{orchestrator.OutcomeChanges}
+	}
+	return nil
+}
+
+func list(names []string) string { return strings.Join(names, ", ") }
