@@ -30,6 +30,10 @@ type Rules struct {
 
 	// Refuse rejects keys, written as in Convert, with a hint.
 	Refuse map[string]string
+
+	// Hints are shown for keys, written as in Convert, whose values have a
+	// wrong type, instead of a general advice.
+	Hints map[string]string
 }
 
 // Decode reads file into v, a pointer to a struct. It is Parse and
@@ -406,6 +410,9 @@ func (dec *decoder) mismatch(at spot, value any, target reflect.Value) {
 		}
 	case target.Kind() == reflect.String:
 		wanted, hint = "text in quotes", ""
+	}
+	if own, ok := dec.rules.Hints[at.rule]; ok {
+		hint = own
 	}
 	dec.fail(at.key, fmt.Sprintf("must be %s, not %s", wanted, kindOf(value)), hint)
 }

@@ -216,6 +216,22 @@ func (d *Document) sortNames(key string, table map[string]any) []string {
 	return names
 }
 
+// IsTable reports whether a dotted key is a table.
+func (d *Document) IsTable(key string) bool {
+	v, _ := d.lookup(key)
+	_, ok := v.(map[string]any)
+	return ok
+}
+
+// Name returns how people find a key: the dotted key itself, below its
+// environment when an overlay put it there, or the flag.
+func (d *Document) Name(key string) string {
+	if d.label != nil {
+		return d.label(key)
+	}
+	return clean(d.origin(key))
+}
+
 // Source returns the text of a value as it is written, or "".
 func (d *Document) Source(key string) string {
 	p := d.places[d.origin(key)]

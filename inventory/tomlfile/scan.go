@@ -313,7 +313,7 @@ func unquote(quoted string) string {
 // where TOML wants it. The top of the file is "".
 func Join(key, name string) string {
 	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r > 0x7f || !isBare(byte(r)) }) {
-		name = strconv.Quote(name)
+		name = quote(name)
 	}
 	if key == "" {
 		return name

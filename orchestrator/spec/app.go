@@ -86,9 +86,9 @@ type Test struct {
 
 // A Check is one of HTTP, TCP, Exec or Engine.
 type Check struct {
-	HTTP    string            `json:"http,omitempty"` // a path
-	Status  []int             `json:"status,omitempty"`
-	Body    string            `json:"body,omitempty"` // must be contained in the answer
+	HTTP    string            `json:"http,omitempty"`   // a path
+	Status  []int             `json:"status,omitempty"` // empty: 200 to 299
+	Body    string            `json:"body,omitempty"`   // must be contained in the answer
 	Host    string            `json:"host,omitempty"`
 	Headers map[string]string `json:"headers,omitempty"`
 	TCP     uint16            `json:"tcp,omitempty"` // container.port; another port is refused

@@ -1,0 +1,215 @@
+package spec
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/teal-deploy/teal/inventory/tomlfile"
+)
+
+var (
+	headerExpr     = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+	serverNameExpr = regexp.MustCompile(`^(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$`)
+	hostHeaderExpr = regexp.MustCompile(`^(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?$`)
+)
+
+// test checks step 5.
+func (c *checker) test() {
+	t := c.app.Test
+	c.positive("test.within", t.Within)
+	c.positive("test.interval", t.Interval)
+	c.positive("test.timeout", t.Timeout)
+	c.notNegative("test.stable", t.Stable)
+	if c.known("test.successes") && t.Successes < 1 {
+		c.fail("test.successes", "", "must be 1 or more, and is %d", t.Successes)
+	}
+	c.testTimes()
+	for i, check := range t.Checks {
+		if key := tomlfile.Index("test.checks", i); c.known(key) && c.doc.Has(key) {
+			c.one(key, check)
+		}
+	}
+}
+
+// testTimes checks that the tests can pass within their time.
+func (c *checker) testTimes() {
+	t := c.app.Test
+	if c.known("test.within", "test.timeout") && t.Within > 0 && t.Timeout > t.Within {
+		c.fail(c.said("test.timeout", "test.within"), "raise test.within or lower test.timeout",
+			"one check may take %s, which is longer than test.within, %s", short(t.Timeout), short(t.Within))
+	}
+	const most = 100_000 // successes; keeps the product in range
+	if !c.known("test.within", "test.interval", "test.successes", "test.stable") || t.Within <= 0 || t.Successes > most ||
+		t.Interval > 1000*time.Hour {
+		if t.Successes > most || t.Interval > 1000*time.Hour {
+			c.fail(c.said("test.successes", "test.interval"), "", "is far too large")
+		}
+		return
+	}
+	if least := time.Duration(t.Successes)*t.Interval + t.Stable; least >= t.Within {
+		c.fail(c.said("test.within", "test.stable", "test.successes", "test.interval"), "raise test.within",
+			"the tests can never pass: %d successes every %s and %s of being stable take %s, and test.within is %s",
+			t.Successes, short(t.Interval), short(t.Stable), short(least), short(t.Within))
+	}
+}
+
+// said returns the first of the keys that stands in the file.
+func (c *checker) said(keys ...string) string {
+	for _, key := range keys {
+		if c.doc.Has(key) {
+			return key
+		}
+	}
+	return keys[0]
+}
+
+// one checks one of test.checks.
+func (c *checker) one(key string, check Check) {
+	kinds := 0
+	for _, kind := range []string{"http", "tcp", "exec", "engine"} {
+		if c.doc.Has(key + "." + kind) {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		c.fail(key, `write { http = "/up" }, { tcp = 8080 }, { exec = ["…"] } or { engine = true }`,
+			"must say exactly one of http, tcp, exec and engine, and says %d", kinds)
+	}
+	port := c.app.Container.Port
+	network := c.doc.Has(key+".http") || c.doc.Has(key+".tcp")
+	if network && !c.doc.Has("container.port") {
+		c.fail(key, "set container.port, or use exec or engine", "there is no port to ask")
+	} else if tcp := key + ".tcp"; c.doc.Has(tcp) && c.known(tcp, "container.port") && check.TCP != port {
+		c.fail(tcp, fmt.Sprintf("write tcp = %d", port), "%d is not container.port, the only one that is reachable", check.TCP)
+	}
+	if engine := key + ".engine"; c.doc.Has(engine) && c.known(engine) && !check.Engine {
+		c.fail(engine, "leave the check out", "a check that is off")
+	}
+	c.argv(key+".exec", check.Exec)
+	c.httpCheck(key, check)
+}
+
+func (c *checker) httpCheck(key string, check Check) {
+	if !c.doc.Has(key + ".http") {
+		for _, name := range []string{"status", "body", "host", "headers"} {
+			if c.doc.Has(key + "." + name) {
+				c.failName(key+"."+name, "", "says something only together with http")
+			}
+		}
+		return
+	}
+	c.text(key+".http", check.HTTP, requestPath)
+	c.status(key+".status", check.Status)
+	c.text(key+".body", check.Body, noNUL)
+	c.text(key+".host", check.Host, matching(hostHeaderExpr, "a host", `write "shop.example.com" or "shop.example.com:8080"`))
+	for _, name := range c.doc.Keys(key + ".headers") {
+		at := tomlfile.Join(key+".headers", name)
+		switch {
+		case strings.EqualFold(name, "host"):
+			c.failName(at, `say it as host = "…"`, "is not set as a header")
+		case !headerExpr.MatchString(name):
+			c.failName(at, "", "%q is not a name for a header", name)
+		}
+		c.text(at, check.Headers[name], func(s string) error {
+			if strings.ContainsFunc(s, func(r rune) bool { return isControl(r) && r != '\t' }) {
+				return fmt.Errorf("%q holds a line end or another control character", s)
+			}
+			return nil
+		})
+	}
+}
+
+// requestPath is the rule for what a request asks for.
+func requestPath(s string) error {
+	u, err := url.ParseRequestURI(s)
+	if s == "" || s[0] != '/' || strings.HasPrefix(s, "//") || err != nil || u.Fragment != "" || strings.ContainsAny(s, " #") ||
+		strings.ContainsFunc(s, func(r rune) bool { return isControl(r) || r > 0x7e }) {
+		return &tomlfile.Fault{Message: fmt.Sprintf("%q is not the path of a request", s), Hint: `begin it with '/', as "/up"`}
+	}
+	return nil
+}
+
+func (c *checker) status(key string, list []int) {
+	for i, code := range list {
+		if at := tomlfile.Index(key, i); c.known(at) && c.doc.Has(at) && (code < 100 || code > 599) {
+			c.fail(at, "between 100 and 599", "%d is not an HTTP status", code)
+		}
+	}
+}
+
+// proxy checks step 6.
+func (c *checker) proxy() {
+	p := c.app.Proxy
+	port, table := c.doc.Has("container.port"), c.doc.Has("proxy")
+	switch {
+	case port && !table:
+		c.fail("container.port", fmt.Sprintf(`set %s to "nginx", or leave the port out: the app is a worker then`, c.doc.Name("proxy.type")),
+			"a port needs a proxy in front of it")
+	case table && !port:
+		c.failName("proxy", fmt.Sprintf("set %s, or leave the proxy out: the app is a worker then", c.doc.Name("container.port")),
+			"a proxy needs a port of the container")
+	}
+	if p == nil || !c.known("proxy") {
+		return
+	}
+	c.required("proxy.type", `write type = "nginx"`)
+	c.text("proxy.type", p.Type, oneOf([]string{"nginx"}, "haproxy"))
+	c.text("proxy.upstream", p.Upstream, func(s string) error {
+		if c.doc.Has("proxy.upstream") {
+			return matching(upstreamExpr, "a name for an upstream", "letters, digits, '_', '.' and '-'")(s)
+		}
+		return nil // the app's name, which is checked as such
+	})
+	c.site(p.Site)
+	c.verify(p.Verify)
+}
+
+func (c *checker) site(s *Site) {
+	if s == nil || !c.known("proxy.site") {
+		return
+	}
+	const key = "proxy.site.listen"
+	c.required(key, "write listen = [80]")
+	if c.doc.Has(key) && c.known(key) && len(s.Listen) == 0 {
+		c.fail(key, "write listen = [80]", "must not be empty")
+	}
+	seen := map[netip.AddrPort]bool{}
+	for i, at := range s.Listen {
+		if seen[at] && at.IsValid() {
+			c.fail(tomlfile.Index(key, i), "", "stands in the list already")
+		}
+		seen[at] = true
+	}
+	c.texts("proxy.site.names", s.Names, matching(serverNameExpr, "a server name", `write "shop.example.com" or "*.example.com"`))
+}
+
+func (c *checker) verify(v *Verify) {
+	if v == nil || !c.known("proxy.verify") {
+		return
+	}
+	const key = "proxy.verify"
+	c.required(key+".http", `say what to ask for, as http = "http://shop.example.com/up"`)
+	c.text(key+".http", v.HTTP, wholeURL)
+	c.status(key+".status", v.Status)
+	if c.doc.Has(key+".status") && c.known(key+".status") && len(v.Status) == 0 {
+		c.fail(key+".status", "leave it out for 200", "must not be empty")
+	}
+	c.text(key+".body", v.Body, noNUL)
+}
+
+// wholeURL is the rule for a URL with everything that a request needs.
+func wholeURL(s string) error {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "", u.Fragment != "",
+		!hostHeaderExpr.MatchString(u.Host), strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > 0x7e }):
+		return &tomlfile.Fault{Message: fmt.Sprintf("%q is not a URL to ask", s), Hint: `write "http://shop.example.com/up"`}
+	case u.User != nil:
+		return &tomlfile.Fault{Message: "a login does not stand in the file", Hint: "use an address that answers without one"}
+	}
+	return nil
+}
