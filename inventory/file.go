@@ -82,24 +82,16 @@ type reader struct {
 
 func (r *reader) fail(key string, err error) {
 	if err != nil {
-		p := r.doc.Problem(key, err.Error(), hintOf(err))
+		p := r.doc.Problem(key, err.Error(), tomlfile.Hint(err))
 		r.problems = append(r.problems, p)
 	}
 }
 
 func (r *reader) failName(key string, err error) {
 	if err != nil {
-		p := r.doc.KeyProblem(key, err.Error(), hintOf(err))
+		p := r.doc.KeyProblem(key, err.Error(), tomlfile.Hint(err))
 		r.problems = append(r.problems, p)
 	}
-}
-
-func hintOf(err error) string {
-	var f *tomlfile.Fault
-	if errors.As(err, &f) {
-		return f.Hint
-	}
-	return ""
 }
 
 func (r *reader) group(name string, table groupTable) {

@@ -46,7 +46,7 @@ func (c *checker) failName(key, hint, format string, args ...any) {
 
 func (c *checker) failErr(key string, err error) {
 	if err != nil {
-		c.fail(key, hintOf(err), "%s", err.Error())
+		c.fail(key, tomlfile.Hint(err), "%s", err.Error())
 	}
 }
 
@@ -170,7 +170,7 @@ func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 // run checks what holds for the whole run.
 func (c *checker) run() {
 	app := c.app
-	c.required("app", `give the app a name, as app = "shop"`)
+	c.required("app", "give the app a name, as shop")
 	c.text("app", app.Name, matching(appExpr, "a name for an app", "up to 40 of a-z, 0-9 and '-', not beginning with '-'"))
 	c.text("hosts", app.Hosts, printable)
 	c.text("runtime", app.Runtime, c.runtime)
@@ -186,11 +186,7 @@ func (c *checker) runtime(s string) error {
 	if s == "podman" {
 		return &tomlfile.Fault{Message: `"podman" does not work yet`, Hint: "use docker, or describe a plugin in [plugins.podman]"}
 	}
-	names := []string{"docker"}
-	for _, name := range c.doc.Keys("plugins") {
-		names = append(names, name)
-	}
-	hint := tomlfile.DidYouMean(s, names)
+	hint := tomlfile.DidYouMean(s, append([]string{"docker"}, c.doc.Keys("plugins")...))
 	if hint == "" {
 		hint = "use docker, or describe the plugin: [plugins." + s + "]"
 	}

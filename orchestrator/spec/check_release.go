@@ -26,7 +26,7 @@ var (
 func (c *checker) image() {
 	const key = "image"
 	img := c.app.Image
-	c.required(key+".name", `say which image, as image.name = "registry.example.com/shop:${version}"`)
+	c.required(key+".name", "say which image, as registry.example.com/shop:${version}")
 	c.text(key+".name", img.Name, imageName)
 	c.text(key+".pull", img.Pull, oneOf([]string{"always", "missing", "never"}, "upload"))
 	c.text(key+".username", img.Username, printable)
@@ -134,7 +134,7 @@ func repository(s string) error {
 	fault := func(why string) error {
 		return &tomlfile.Fault{Message: fmt.Sprintf("%q is not a repository: %s", s, why), Hint: hint}
 	}
-	scheme, rest, isURL := strings.Cut(s, "://")
+	scheme, _, isURL := strings.Cut(s, "://")
 	switch {
 	case s == "":
 		return fault("it is empty")

@@ -65,7 +65,7 @@ func checkSet(set map[string]string) error {
 			err = fmt.Errorf("the value of %s holds a NUL character", name)
 		}
 		if err != nil {
-			problems = append(problems, tomlfile.Problem{Key: "--set", Message: err.Error(), Hint: hintOf(err)})
+			problems = append(problems, tomlfile.Problem{Key: "--set", Message: err.Error(), Hint: tomlfile.Hint(err)})
 		}
 	}
 	return problems.Err()

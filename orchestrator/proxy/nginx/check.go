@@ -78,7 +78,7 @@ func (s survey) gentle() bool {
 
 func announces(ds []directive) bool {
 	return slices.ContainsFunc(ds, func(d directive) bool {
-		return d.name == "if" && strings.HasSuffix(strings.TrimSuffix(strings.Join(d.args, " "), ")"), "/route/announce") || announces(d.block)
+		return d.name == "if" && strings.HasSuffix(strings.TrimRight(strings.Join(d.args, " "), " )"), "/route/announce") || announces(d.block)
 	})
 }
 

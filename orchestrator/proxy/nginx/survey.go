@@ -182,8 +182,8 @@ const inspectScript = sectionShell + `
 dir=$1 ports=$2 pid=$3 cwd=$4; shift 4
 cd "$cwd" 2>/dev/null || cd /
 section build; "$@" -V 2>&1
-section dump; "$@" -T 2>&1
-section code; echo $?
+section dump; "$@" -T 2>&1; code=$?
+section code; echo $code
 section sockets; ls -l "/proc/$pid/fd" | sed -n 's/.*socket:\[\([0-9]*\)\].*/\1/p'
 section ports; grep -hiE "^ *[0-9]+: [0-9A-F]+:($ports) " /proc/net/tcp /proc/net/tcp6
 for k in $(cat /proc/$pid/task/*/children 2>/dev/null || pgrep -P "$pid"); do
@@ -208,14 +208,18 @@ func (p *Proxy) survey(ctx context.Context, h plugins.Host, l proxy.Layout) (sur
 	if err != nil {
 		return survey{}, err
 	}
-	var fit []survey
+	var (
+		fit    []survey
+		unread error // of an nginx that cannot be looked at, or ended meanwhile
+	)
 	for _, m := range found {
 		if c := m.flag("-c"); p.Config != "" && path.IsAbs(c) && path.Clean(c) != path.Clean(p.Config) {
 			continue
 		}
 		s, err := inspect(ctx, h, l, m)
 		if err != nil {
-			return survey{}, err
+			unread = err
+			continue
 		}
 		if p.Config == "" || s.conf.main == path.Clean(p.Config) {
 			fit = append(fit, s)
@@ -229,6 +233,8 @@ func (p *Proxy) survey(ctx context.Context, h plugins.Host, l proxy.Layout) (sur
 	switch {
 	case len(fit) == 1:
 		return fit[0], nil
+	case len(fit) == 0 && unread != nil:
+		return survey{}, unread
 	case len(fit) == 0:
 		return survey{}, failed(h, "find nginx", plugins.NotFound, fmt.Errorf("none of %d that run reads %s", len(found), p.Config))
 	}
