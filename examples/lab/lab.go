@@ -371,6 +371,9 @@ func (l *Lab) Registry() netip.AddrPort {
 	return netip.AddrPortFrom(addrAt(l.network, servicesAddr), registryPort)
 }
 
+// Network returns the lab's network.
+func (l *Lab) Network() netip.Prefix { return l.network }
+
 // Hosts returns the ordinary hosts.
 func (l *Lab) Hosts() []*Host { return slices.Clip(l.hosts) }
 
