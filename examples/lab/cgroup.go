@@ -35,7 +35,7 @@ func machineCgroups() (*cgroups, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return parseCgroups(f)
 }
 
@@ -103,7 +103,7 @@ func (c *cgroups) create(name string) ([]string, error) {
 				return nil, err
 			}
 		}
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // as all control groups are
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("create control group: %w", err)
 		}
 		// A cpuset takes no process before it says where that may run.
@@ -115,7 +115,7 @@ func (c *cgroups) create(name string) ([]string, error) {
 			if err != nil {
 				return nil, err
 			}
-			if err := os.WriteFile(filepath.Join(dir, f), value, 0); err != nil { //nolint:gosec // the kernel's file
+			if err := os.WriteFile(filepath.Join(dir, f), value, 0); err != nil {
 				return nil, err
 			}
 		}
@@ -129,7 +129,7 @@ func (c *cgroups) create(name string) ([]string, error) {
 // refused by the engine, by name, and all else works.
 func enable(dir string, controllers []string) error {
 	for _, name := range controllers {
-		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+name), 0) //nolint:gosec // the kernel's file
+		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+name), 0)
 		if err != nil && !errors.Is(err, syscall.EBUSY) && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -144,7 +144,7 @@ func (h *Host) disk() (*rootFS, error) {
 	}
 	for _, dir := range []string{r.Dir, r.Upper, r.Work, r.Binds["/var/lib/docker"]} {
 		// The root of a host is readable by its users.
-		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // behind the lab's folder, which is not
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
 	}
@@ -220,7 +220,7 @@ func (h *Host) Exec(ctx context.Context, argv ...string) (string, error) {
 	args := append([]string{
 		"--target", strconv.Itoa(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wd", "--",
 	}, argv...)
-	cmd := exec.CommandContext(ctx, "nsenter", args...) //nolint:gosec // that is what it is for
+	cmd := exec.CommandContext(ctx, "nsenter", args...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
 	return output(cmd, h.Name, argv[0])
 }
@@ -228,7 +228,7 @@ func (h *Host) Exec(ctx context.Context, argv ...string) (string, error) {
 // SSH runs a script with the login shell of the user deploy, over SSH, and
 // returns what it wrote to standard output.
 func (h *Host) SSH(ctx context.Context, script string) (string, error) {
-	cmd := exec.CommandContext(ctx, "ssh", "-F", h.lab.path("ssh_config"), "-T", h.Name, "--", script) //nolint:gosec // that is what it is for
+	cmd := exec.CommandContext(ctx, "ssh", "-F", h.lab.path("ssh_config"), "-T", h.Name, "--", script)
 	return output(cmd, h.Name, "ssh")
 }
 

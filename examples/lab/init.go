@@ -105,7 +105,7 @@ func join() error {
 		return fmt.Errorf("read the order: %w", err)
 	}
 	for _, procs := range o.Cgroups {
-		if err := os.WriteFile(procs, []byte("0"), 0); err != nil { //nolint:gosec // the file is there, its mode is the kernel's
+		if err := os.WriteFile(procs, []byte("0"), 0); err != nil {
 			return fmt.Errorf("join a control group: %w", err)
 		}
 	}
@@ -158,7 +158,7 @@ func firstBoot(o *order) error {
 		return nil
 	}
 	for _, c := range o.Setup {
-		cmd := exec.CommandContext(context.Background(), c.Argv[0], c.Argv[1:]...) //nolint:gosec // from the order
+		cmd := exec.CommandContext(context.Background(), c.Argv[0], c.Argv[1:]...)
 		cmd.Stdin = strings.NewReader(c.Stdin)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("set up with %s: %w: %s", c.Argv[0], err, out)
@@ -230,7 +230,7 @@ func (p *processes) start(s service) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer null.Close()
+	defer func() { _ = null.Close() }()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	child, err := os.StartProcess(path, s.Argv, &os.ProcAttr{
@@ -251,7 +251,7 @@ func (f *file) write() error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(f.Path), 0o755); err != nil { //nolint:gosec // the folders of a host are public
+	if err := os.MkdirAll(filepath.Dir(f.Path), 0o755); err != nil {
 		return err
 	}
 	mode := f.Mode

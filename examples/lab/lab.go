@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -191,7 +192,7 @@ func (l *Lab) fillAgent(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for {
-		cmd := exec.CommandContext(ctx, "ssh-add", "-q", l.path("id")) //nolint:gosec // the lab's own key
+		cmd := exec.CommandContext(ctx, "ssh-add", "-q", l.path("id"))
 		cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK="+l.AgentSocket())
 		out, err := cmd.CombinedOutput()
 		if err == nil {
@@ -206,7 +207,7 @@ func (l *Lab) fillAgent(ctx context.Context) error {
 // makeKeys makes a key pair in the lab's folder and keeps what all hosts need
 // to know of the lab's own.
 func (l *Lab) makeKeys(ctx context.Context, name string) error {
-	cmd := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", l.path(name)) //nolint:gosec // a fixed name
+	cmd := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", l.path(name))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make the key %s: %w: %s", name, err, out)
 	}
@@ -246,7 +247,7 @@ func (l *Lab) writeFiles(ctx context.Context) error {
 
 // Open returns the lab that another process has started in a folder, detached.
 func Open(dir string) (*Lab, error) {
-	b, err := os.ReadFile(filepath.Join(dir, "lab.json")) //nolint:gosec // the caller's own folder
+	b, err := os.ReadFile(filepath.Join(dir, "lab.json"))
 	if err != nil {
 		return nil, fmt.Errorf("open a lab: %w", err)
 	}
@@ -322,7 +323,7 @@ func (l *Lab) all() []*Host {
 	if l.services == nil {
 		return l.hosts
 	}
-	return append(l.hosts[:len(l.hosts):len(l.hosts)], l.services)
+	return append(slices.Clip(l.hosts), l.services)
 }
 
 // save writes the state file.
@@ -370,8 +371,11 @@ func (l *Lab) Registry() netip.AddrPort {
 	return netip.AddrPortFrom(addrAt(l.network, servicesAddr), registryPort)
 }
 
+// Network returns the lab's network.
+func (l *Lab) Network() netip.Prefix { return l.network }
+
 // Hosts returns the ordinary hosts.
-func (l *Lab) Hosts() []*Host { return l.hosts[:len(l.hosts):len(l.hosts)] }
+func (l *Lab) Hosts() []*Host { return slices.Clip(l.hosts) }
 
 // Host returns the host number i: Host(1) is h1. A number that no host has is
 // a mistake in the program, as an index out of range is.

@@ -137,7 +137,7 @@ func TestHostsAreWhatADeploymentExpects(t *testing.T) {
 	t.Run("two hosts are two", func(t *testing.T) {
 		const who = "cat /proc/sys/kernel/random/boot_id /etc/machine-id; docker info --format '{{.ID}}'; ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key"
 		one, two := must(t)(h1.Exec(ctx, "sh", "-c", who)), must(t)(h2.Exec(ctx, "sh", "-c", who))
-		for _, line := range strings.Split(one, "\n") {
+		for line := range strings.SplitSeq(one, "\n") {
 			if strings.Contains(two, line) {
 				t.Errorf("both have %q", line)
 			}
@@ -353,7 +353,7 @@ func inOtherProcess(t *testing.T, kind string) (string, *exec.Cmd) {
 	t.Helper()
 	need(t, lab.Config{Services: true})
 	dir := filepath.Join(t.TempDir(), "lab")
-	cmd := exec.CommandContext(t.Context(), os.Args[0], argStart, dir, kind) //nolint:gosec // this test program
+	cmd := exec.CommandContext(t.Context(), os.Args[0], argStart, dir, kind)
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}

@@ -140,7 +140,7 @@ func ipBatch(ctx context.Context, pid int, lines ...string) error {
 	if pid != 0 {
 		argv = append([]string{"nsenter", "--net", "--target", strconv.Itoa(pid)}, argv...)
 	}
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // all made here
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("ip %s: %w: %s", lines[0], err, strings.TrimSpace(string(out)))

@@ -32,16 +32,16 @@ const hostNamespaces = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLON
 // start starts process 1 of new namespaces. It waits for its order, so that
 // the caller can give it a network and control groups before.
 func start(ctx context.Context, namespaces uintptr, log string) (*process, error) {
-	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // in the lab's folder
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }()
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	// A host ends when its lab says so, not with the ctx of the call.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, argJoin)
 	cmd.Env = []string{}
@@ -83,7 +83,7 @@ func (p *process) kill(ctx context.Context) error {
 		return nil
 	}
 	if p.line != nil {
-		defer p.line.Close()
+		defer func() { _ = p.line.Close() }()
 	}
 	for p.alive() {
 		if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {

@@ -122,12 +122,12 @@ func (r *rootFS) mountKernel() error {
 		return err
 	}
 	for _, dir := range []string{"/run/sshd", "/run/lock"} {
-		if err := os.Mkdir(r.Dir+dir, 0o755); err != nil { //nolint:gosec // as on every host
+		if err := os.Mkdir(r.Dir+dir, 0o755); err != nil {
 			return err
 		}
 	}
 	id := r.Dir + "/run/boot_id"
-	if err := os.WriteFile(id, []byte(newUUID()+"\n"), 0o444); err != nil { //nolint:gosec // read by all
+	if err := os.WriteFile(id, []byte(newUUID()+"\n"), 0o444); err != nil {
 		return err
 	}
 	return mount(id, r.Dir+"/proc/sys/kernel/random/boot_id", "", syscall.MS_BIND, "")
@@ -146,7 +146,7 @@ func (r *rootFS) mountCgroups(cgroups []cgroupFS) error {
 	}
 	for _, c := range cgroups {
 		dir := filepath.Join(top, c.Name)
-		if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // as on every host
+		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 		if err := mount("cgroup", dir, "cgroup", 0, c.Options); err != nil {
@@ -168,10 +168,10 @@ func (r *rootFS) mountCgroups(cgroups []cgroupFS) error {
 // forbids that to a group that holds processes, so process 1 moves down.
 func delegate(top string) error {
 	leaf := filepath.Join(top, "init")
-	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, os.ErrExist) { //nolint:gosec // as on every host
+	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte("0"), 0); err != nil { //nolint:gosec // the kernel's file
+	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte("0"), 0); err != nil {
 		return err
 	}
 	controllers, err := os.ReadFile(filepath.Join(top, "cgroup.controllers"))
@@ -188,7 +188,7 @@ func (r *rootFS) mountDevices() error {
 		return err
 	}
 	for _, dir := range []string{"pts", "shm", "net"} {
-		if err := os.Mkdir(filepath.Join(dev, dir), 0o755); err != nil { //nolint:gosec // as on every host
+		if err := os.Mkdir(filepath.Join(dev, dir), 0o755); err != nil {
 			return err
 		}
 	}
@@ -219,7 +219,7 @@ func (r *rootFS) mountDevices() error {
 
 func (r *rootFS) mountBinds() error {
 	for path, from := range r.Binds {
-		if err := os.MkdirAll(r.Dir+path, 0o711); err != nil { //nolint:gosec // the mode of an engine's storage
+		if err := os.MkdirAll(r.Dir+path, 0o711); err != nil {
 			return err
 		}
 		if err := mount(from, r.Dir+path, "", syscall.MS_BIND, ""); err != nil {
@@ -232,7 +232,7 @@ func (r *rootFS) mountBinds() error {
 // pivot swaps the roots and drops the machine's.
 func (r *rootFS) pivot() error {
 	const old = "/mnt"
-	if err := os.MkdirAll(r.Dir+old, 0o755); err != nil { //nolint:gosec // as on every host
+	if err := os.MkdirAll(r.Dir+old, 0o755); err != nil {
 		return err
 	}
 	if err := syscall.PivotRoot(r.Dir, r.Dir+old); err != nil {

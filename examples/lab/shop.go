@@ -111,7 +111,7 @@ func (l *Lab) checkout(ctx context.Context, dir string) error {
 // git runs git in a folder, with the lab's key and without the settings of
 // whoever runs the lab.
 func (l *Lab) git(ctx context.Context, dir string, argv ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "git", argv...) //nolint:gosec // the arguments are made here
+	cmd := exec.CommandContext(ctx, "git", argv...)
 	cmd.Dir = dir
 	cmd.Env = append(
 		append(os.Environ(), l.Env()...),
@@ -150,7 +150,7 @@ func (l *Lab) Docker(ctx context.Context, h *Host, argv ...string) (string, erro
 	if err := l.login(config); err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "docker", argv...) //nolint:gosec // that is what it is for
+	cmd := exec.CommandContext(ctx, "docker", argv...)
 	cmd.Env = append(
 		os.Environ(),
 		"DOCKER_HOST=unix:///proc/"+strconv.Itoa(h.PID())+"/root/run/docker.sock",

@@ -54,7 +54,7 @@ func WriteImage(ctx context.Context, dir string) error {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, "busybox"), b, 0o755) //nolint:gosec // a program for all
+		return os.WriteFile(filepath.Join(dir, "busybox"), b, 0o755)
 	}
 	return errors.New("write the image: the machine has no busybox")
 }
@@ -62,7 +62,7 @@ func WriteImage(ctx context.Context, dir string) error {
 // BuildApp builds the app's program, static.
 func BuildApp(ctx context.Context, to string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", to,
-		"github.com/teal-deploy/teal/examples/shop/app") //nolint:gosec // the name is the caller's own file
+		"github.com/teal-deploy/teal/examples/shop/app")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the shop: %w: %s", err, out)
@@ -81,12 +81,12 @@ func write(from, to string) error {
 		}
 		path := filepath.Join(to, filepath.FromSlash(rel))
 		if d.IsDir() {
-			return os.MkdirAll(path, 0o755) //nolint:gosec // code that everybody may read
+			return os.MkdirAll(path, 0o755)
 		}
 		b, err := files.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(path, b, 0o644) //nolint:gosec // code that everybody may read
+		return os.WriteFile(path, b, 0o644)
 	})
 }

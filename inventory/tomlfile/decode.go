@@ -1,6 +1,7 @@
 package tomlfile
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"maps"
@@ -256,13 +257,16 @@ func (dec *decoder) suggest(name string, fields map[string]int) string {
 		return hint
 	}
 	elsewhere := keysNamed(dec.root, "", name)
-	if len(elsewhere) != 1 {
+	depth := func(key string) int { return len(split(key)) }
+	slices.SortFunc(elsewhere, func(a, b string) int { return cmp.Or(depth(a)-depth(b), cmp.Compare(a, b)) })
+	if len(elsewhere) == 0 || len(elsewhere) > 1 && depth(elsewhere[0]) == depth(elsewhere[1]) {
 		return ""
 	}
 	return fmt.Sprintf("did you mean %q?", elsewhere[0])
 }
 
 // keysNamed returns the dotted keys of t, and of its tables, that end in name.
+// The place of a name that is free is NAME.
 func keysNamed(t reflect.Type, key, name string) []string {
 	var out []string
 	for field, i := range fieldsOf(t) {
@@ -271,7 +275,10 @@ func keysNamed(t reflect.Type, key, name string) []string {
 			out = append(out, at)
 		}
 		below := t.Field(i).Type
-		if below.Kind() == reflect.Pointer {
+		for below.Kind() == reflect.Pointer || below.Kind() == reflect.Map {
+			if below.Kind() == reflect.Map {
+				at += ".NAME"
+			}
 			below = below.Elem()
 		}
 		if below.Kind() == reflect.Struct {
@@ -427,6 +434,10 @@ func (dec *decoder) mismatch(at spot, value any, target reflect.Value) {
 		}
 	case target.Kind() == reflect.String:
 		wanted, hint = "text in quotes", ""
+		switch value.(type) {
+		case int64, float64, bool, time.Time:
+			hint = "write it in quotes"
+		}
 	}
 	if own, ok := dec.rules.Hints[at.rule]; ok {
 		hint = own

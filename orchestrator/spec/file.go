@@ -91,7 +91,7 @@ func (f *File) overlay(doc *tomlfile.Document, chosen string) tomlfile.Problems 
 			problems = append(problems, doc.Problem(key, "must be a table", "write [environments.staging]"))
 			continue
 		}
-		merged := doc.Overlay(key, secretKeys()...).Without(table)
+		merged := doc.Overlay(key, secretKeys()...)
 		_, found := f.read(merged, nil)
 		if name == chosen {
 			f.doc = merged

@@ -121,7 +121,7 @@ func TestConnectionThatEndsIsAnError(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			addr := serve(t, func(c *websocket.Conn) { _, _ = c.Conn.Write(tt.sent) })
+			addr := serve(t, func(c *websocket.Conn) { _, _ = c.Write(tt.sent) })
 			c, _ := open(t, addr)
 			if _, _, err := c.ReadFrame(); !errors.Is(err, tt.want) {
 				t.Errorf("error %v, want %v", err, tt.want)

@@ -45,7 +45,6 @@ type client struct {
 	host     Host
 	class    Class
 	transfer time.Duration
-	stop     context.Context //nolint:containedctx // ends sockets, which have no end of their own
 
 	conn net.Conn
 	r    *bufio.Reader
@@ -53,7 +52,7 @@ type client struct {
 
 // an exchange is one request with its answer. It returns the release that has
 // answered, if that is known, also with an error.
-type exchange func(*client) (release string, err error)
+type exchange func(c *client, ctx context.Context) (release string, err error)
 
 func exchangeOf(class Class) (exchange, error) {
 	switch class {
@@ -73,17 +72,18 @@ func exchangeOf(class Class) (exchange, error) {
 	return nil, fmt.Errorf("unknown class %q", class)
 }
 
-// exchange does one and measures it. It begins just before the first byte is
+// exchange does one and measures it. The end of ctx ends a socket, which has
+// no end of its own, and nothing else. It begins just before the first byte is
 // sent, or, without a connection, before one is asked for: the proxy cannot
 // have decided anything by then.
-func (c *client) exchange(do exchange) sample {
+func (c *client) exchange(ctx context.Context, do exchange) sample {
 	reused := c.usable()
 	s := sample{host: c.host.Name, class: c.class, reused: reused, began: time.Now()}
 	if !reused {
-		s.err = c.dial()
+		s.err = c.dial(ctx)
 	}
 	if s.err == nil {
-		s.release, s.err = do(c)
+		s.release, s.err = do(c, ctx)
 	}
 	s.took = time.Since(s.began)
 	if s.err != nil {
@@ -125,9 +125,9 @@ func open(conn net.Conn) bool {
 	return err == nil && silent
 }
 
-func (c *client) dial() error {
+func (c *client) dial(ctx context.Context) error {
 	d := net.Dialer{Timeout: answerTimeout}
-	conn, err := d.DialContext(context.WithoutCancel(c.stop), "tcp", c.host.Addr.String())
+	conn, err := d.DialContext(context.WithoutCancel(ctx), "tcp", c.host.Addr.String())
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (c *client) close() {
 	c.conn, c.r = nil, nil
 }
 
-func (c *client) get() (string, error) {
+func (c *client) get(context.Context) (string, error) {
 	body, release, err := c.send(c.head(http.MethodGet, "/", 0, ""), http.StatusOK, 0)
 	if err != nil {
 		return release, err
@@ -154,13 +154,13 @@ func (c *client) get() (string, error) {
 	return release, nil
 }
 
-func (c *client) fresh() (string, error) {
+func (c *client) fresh(context.Context) (string, error) {
 	defer c.close()
 	_, release, err := c.send(c.head(http.MethodGet, "/", 0, "Connection: close\r\n"), http.StatusOK, 0)
 	return release, err
 }
 
-func (c *client) post() (string, error) {
+func (c *client) post(context.Context) (string, error) {
 	body := bytes.Repeat([]byte("one Sencha, please\n"), orderSize/19+1)[:orderSize]
 	request := append(c.head(http.MethodPost, "/order", len(body), ""), body...)
 	answer, release, err := c.send(request, http.StatusCreated, 0)
@@ -170,7 +170,7 @@ func (c *client) post() (string, error) {
 	return release, received(answer, release, body)
 }
 
-func (c *client) download() (string, error) {
+func (c *client) download(context.Context) (string, error) {
 	defer c.close()
 	path := fmt.Sprintf("/download?bytes=%d&seconds=%.3f", downloadSize, c.transfer.Seconds())
 	body, release, err := c.send(c.head(http.MethodGet, path, 0, ""), http.StatusOK, c.transfer)
@@ -182,7 +182,7 @@ func (c *client) download() (string, error) {
 
 // upload sends its body in even pieces over the transfer time. The answer may
 // come, or the connection end, in the middle of it.
-func (c *client) upload() (string, error) {
+func (c *client) upload(context.Context) (string, error) {
 	defer c.close()
 	body := bytes.Repeat([]byte("a picture of a pot "), uploadSize/19+1)[:uploadSize]
 	if err := c.conn.SetDeadline(time.Now().Add(c.transfer + answerTimeout)); err != nil {
@@ -221,12 +221,12 @@ func (c *client) refusal(cause error) error {
 
 // socket opens a websocket and sends echoes over the transfer time. It ends
 // well when this side closes it, or the other does with a close frame.
-func (c *client) socket() (string, error) {
+func (c *client) socket(ctx context.Context) (string, error) {
 	defer c.close()
 	if err := c.conn.SetDeadline(time.Now().Add(c.transfer + answerTimeout)); err != nil {
 		return "", err
 	}
-	ws, resp, err := websocket.Handshake(c.conn, c.host.Addr.String(), "/ws")
+	ws, resp, err := websocket.Handshake(c.conn, c.host.Addr.String(), "/ws") //nolint:bodyclose // such an answer has none
 	release := ""
 	if resp != nil {
 		release = resp.Header.Get(releaseHeader)
@@ -246,7 +246,7 @@ func (c *client) socket() (string, error) {
 		}
 		select {
 		case <-tick.C:
-		case <-c.stop.Done():
+		case <-ctx.Done():
 			return release, bye(ws)
 		}
 	}

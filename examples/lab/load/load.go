@@ -73,13 +73,13 @@ func Run(ctx context.Context, c Config, rec *Recorder) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Duration)
 	defer cancel()
-	r := &run{Config: c, rec: rec, stop: ctx}
+	r := &run{Config: c, rec: rec}
 	r.left.Store(int64(c.Requests))
 	var clients sync.WaitGroup
 	for _, h := range c.Hosts {
 		for class, n := range c.Clients {
 			for range n {
-				clients.Go(func() { r.client(h, class) })
+				clients.Go(func() { r.client(ctx, h, class) })
 			}
 		}
 	}
@@ -130,36 +130,35 @@ func (c *Config) check() error {
 type run struct {
 	Config
 	rec  *Recorder
-	stop context.Context //nolint:containedctx // its end is what all clients look at between requests
-	left atomic.Int64    // requests to go, when Requests is set
+	left atomic.Int64 // requests to go, when Requests is set
 }
 
 // client sends requests of one class, one after the other.
-func (r *run) client(h Host, class Class) {
+func (r *run) client(ctx context.Context, h Host, class Class) {
 	do, err := exchangeOf(class)
 	if err != nil {
 		return // check has seen to that
 	}
-	c := &client{host: h, class: class, transfer: r.Transfer, stop: r.stop}
+	c := &client{host: h, class: class, transfer: r.Transfer}
 	defer c.close()
-	for r.pause() {
+	for r.pause(ctx) {
 		if r.Requests > 0 && r.left.Add(-1) < 0 {
 			return
 		}
-		r.rec.add(c.exchange(do))
+		r.rec.add(c.exchange(ctx, do))
 	}
 }
 
 // pause waits between two requests; it returns false when there is to be no
 // other. Clients drift apart, so that they do not knock in step.
-func (r *run) pause() bool {
-	jitter := time.Duration(rand.Int64N(int64(r.Pause))) //nolint:gosec // nothing to guess
+func (r *run) pause(ctx context.Context) bool {
+	jitter := time.Duration(rand.Int64N(int64(r.Pause)))
 	t := time.NewTimer(r.Pause/2 + jitter)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return r.stop.Err() == nil
-	case <-r.stop.Done():
+		return ctx.Err() == nil
+	case <-ctx.Done():
 		return false
 	}
 }

@@ -122,7 +122,7 @@ func startShop(t *testing.T) running {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), program, "-dir", dir, "-listen", "127.0.0.1:0") //nolint:gosec // just built
+	cmd := exec.CommandContext(t.Context(), program, "-dir", dir, "-listen", "127.0.0.1:0")
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

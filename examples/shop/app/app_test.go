@@ -214,7 +214,7 @@ func TestUnknownModeIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(mode{Fault: faultDies, Seconds: 1500 * time.Millisecond}, got); diff != "" {
+	if diff := cmp.Diff(mode{Fault: faultDies, After: 1500 * time.Millisecond}, got); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -299,7 +299,7 @@ func TestStopFinishesTheRequestsThatAreOpen(t *testing.T) {
 		t.Fatal(err, out)
 	}
 	addr, stop, ended := served(t, dir)
-	resp, err := http.Get("http://" + addr + "/download?bytes=100000&seconds=1") //nolint:noctx // the stop is what is tested
+	resp, err := http.Get("http://" + addr + "/download?bytes=100000&seconds=1")
 	if err != nil {
 		t.Fatal(err)
 	}

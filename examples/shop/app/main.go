@@ -72,7 +72,7 @@ func (s *store) serve(ctx context.Context, l net.Listener) error {
 	defer signal.Stop(stop)
 	var dies <-chan time.Time
 	if m.Fault == faultDies {
-		dies = time.After(m.Seconds)
+		dies = time.After(m.After)
 	}
 	server := &http.Server{
 		Handler:           s.handler(),

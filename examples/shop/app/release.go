@@ -37,8 +37,8 @@ func (i item) Price() string { return fmt.Sprintf("%d.%02d", i.Cents/100, i.Cent
 // A mode is a fault that a release is to have, to see what a deployment makes
 // of it. The file mode of the code holds it: a word and, for some, seconds.
 type mode struct {
-	Fault   string
-	Seconds time.Duration
+	Fault string
+	After time.Duration // when it ends or begins, for those that have a time
 }
 
 // The faults. Another one, install-fails, is the install script's.
@@ -57,7 +57,7 @@ var errNotInstalled = errors.New("not installed")
 // loadRelease reads the release from the folder of the code.
 func loadRelease(dir string) (*release, error) {
 	built := filepath.Join(dir, "built")
-	manifest, err := os.ReadFile(filepath.Join(built, "manifest")) //nolint:gosec // the app's own folder
+	manifest, err := os.ReadFile(filepath.Join(built, "manifest"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNotInstalled
 	}
@@ -82,7 +82,7 @@ func loadRelease(dir string) (*release, error) {
 
 // renderPage fills the template with the catalogue.
 func renderPage(built string, r *release) ([]byte, error) {
-	text, err := os.ReadFile(filepath.Join(built, "catalogue.json")) //nolint:gosec // the app's own folder
+	text, err := os.ReadFile(filepath.Join(built, "catalogue.json"))
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func parseMode(text string) (mode, error) {
 		if err != nil || seconds < 0 {
 			return mode{}, fmt.Errorf("mode %q: want seconds after %s", text, fault)
 		}
-		m.Seconds = time.Duration(seconds * float64(time.Second))
+		m.After = time.Duration(seconds * float64(time.Second))
 		return m, nil
 	}
 	return mode{}, fmt.Errorf("mode %q: unknown", text)

@@ -71,7 +71,7 @@ func (s *store) up(w http.ResponseWriter, _ *http.Request) {
 	case s.release == nil:
 		s.answer(w, http.StatusServiceUnavailable, map[string]any{"status": errNotInstalled.Error()})
 	case s.release.mode.Fault == faultNeverUp,
-		s.release.mode.Fault == faultSlowStart && time.Since(s.started) < s.release.mode.Seconds:
+		s.release.mode.Fault == faultSlowStart && time.Since(s.started) < s.release.mode.After:
 		s.answer(w, http.StatusServiceUnavailable, map[string]any{"status": "not ready"})
 	default:
 		s.answer(w, http.StatusOK, map[string]any{"status": "ok", "build": s.release.Build})

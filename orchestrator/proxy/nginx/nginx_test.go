@@ -33,7 +33,7 @@ type daemon struct {
 // publicDir makes a folder that the workers of nginx may enter.
 func publicDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "teal-nginx-")
+	dir, err := os.MkdirTemp("", "teal-nginx-") //nolint:usetesting // the folder of t.TempDir is closed to others
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func (d *daemon) workers() string {
 	pid := d.cmd.Process.Pid
 	kids, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	var found []string
-	for _, k := range strings.Fields(string(kids)) {
+	for k := range strings.FieldsSeq(string(kids)) {
 		title, _ := os.ReadFile("/proc/" + k + "/cmdline")
 		if bytes.HasPrefix(title, []byte("nginx: worker process")) && !bytes.Contains(title, []byte("shutting down")) {
 			found = append(found, k)

@@ -37,6 +37,7 @@ func TestSecondPrepareDoesNothing(t *testing.T) {
 }
 
 func TestPrepareNeverChangesWhatServes(t *testing.T) {
+	t.Parallel()
 	d, l, url := prepared(t)
 	switchTo(t.Context(), t, d, l, proxy.Green)
 	l.Members[0].Blue = append(l.Members[0].Blue, serve(t, "blue"))
@@ -54,6 +55,7 @@ func TestPrepareNeverChangesWhatServes(t *testing.T) {
 }
 
 func TestPrepareRewritesWhatWasChangedByHand(t *testing.T) {
+	t.Parallel()
 	d, l, _ := prepared(t)
 	conf := d.file("conf.d/teal-shop.conf")
 	d.write("conf.d/teal-shop.conf", strings.ReplaceAll(conf, "4s", "60s"))
@@ -68,6 +70,7 @@ func TestPrepareRewritesWhatWasChangedByHand(t *testing.T) {
 }
 
 func TestPrepareRestoresALostFile(t *testing.T) {
+	t.Parallel()
 	d, l, _ := prepared(t)
 	switchTo(t.Context(), t, d, l, proxy.Green)
 	if err := os.Remove(filepath.Join(d.dir, "conf.d/teal-shop.conf")); err != nil {
@@ -83,6 +86,7 @@ func TestPrepareRestoresALostFile(t *testing.T) {
 }
 
 func TestPrepareRepairsTheFolderWithoutAReload(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(route string) error{
 		"all of it gone":  os.RemoveAll,
 		"share gone":      func(route string) error { return os.Remove(route + "/w000/share") },
@@ -116,6 +120,7 @@ func TestPrepareRepairsTheFolderWithoutAReload(t *testing.T) {
 }
 
 func TestPrepareFinishesWhatAnotherRunBegan(t *testing.T) {
+	t.Parallel()
 	d, l, _ := prepared(t)
 	l.Members[0].Green = append(l.Members[0].Green, serve(t, "green"))
 	conf, _, err := text(l)
@@ -130,6 +135,7 @@ func TestPrepareFinishesWhatAnotherRunBegan(t *testing.T) {
 }
 
 func TestPrepareWithAPortTakenChangesNothing(t *testing.T) {
+	t.Parallel()
 	for _, stable := range []bool{true, false} {
 		t.Run(fmt.Sprintf("stable %t", stable), func(t *testing.T) {
 			d := start(t)
@@ -171,6 +177,7 @@ func nothingWritten(t *testing.T, d *daemon, l proxy.Layout, workers string) {
 // A reload that nginx accepts and drops is what the check of ports is to
 // prevent; it is what happens when the port is taken in between.
 func TestLostReloadIsFoundOutAndUndone(t *testing.T) {
+	t.Parallel()
 	d, l, url := prepared(t)
 	before, workers := d.file("conf.d/teal-shop.conf"), d.workers()
 	s, err := d.proxy().survey(t.Context(), host(), l)
@@ -204,6 +211,7 @@ func TestLostReloadIsFoundOutAndUndone(t *testing.T) {
 
 // A reload took, but the workers cannot read the folder.
 func TestUselessConfigurationIsTakenBack(t *testing.T) {
+	t.Parallel()
 	needsRoot(t)
 	d := start(t, userSite(port(t), "127.0.0.1:1"))
 	l := app(t, "shop")
@@ -292,6 +300,7 @@ func answerOf(url string) string {
 }
 
 func TestTwoAppsShareAnNginx(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	shop, news := app(t, "shop"), app(t, "shop-news")
 	prepare(t, d, shop, true)

@@ -20,6 +20,22 @@ import (
 	"github.com/teal-deploy/teal/plugins"
 )
 
+func TestPrepareThenSwitchThenObserve(t *testing.T) {
+	d, l, url := prepared(t)
+	blue := proxy.Route{App: "shop", Slot: proxy.Blue, Share: 100}
+	green := proxy.Route{App: "shop", Slot: proxy.Green, Share: 100}
+	for _, r := range []proxy.Route{blue, green, green, blue} {
+		switchTo(t.Context(), t, d, l, r.Slot)
+		want := proxy.Observation{Prepared: true, Disk: r, Live: r}
+		if diff := cmp.Diff(want, observe(t, d, l)); diff != "" {
+			t.Errorf("after the switch to %s (-want +got):\n%s", r, diff)
+		}
+		if got := get(t, url); got != string(r.Slot) {
+			t.Errorf("the site answers %q, want %s", got, r.Slot)
+		}
+	}
+}
+
 func TestSwitchTakesTwoRoundTrips(t *testing.T) {
 	d, l, _ := prepared(t)
 	c := &counting{Host: host()}
@@ -34,6 +50,7 @@ func TestSwitchTakesTwoRoundTrips(t *testing.T) {
 func green(app string) proxy.Route { return proxy.Route{App: app, Slot: proxy.Green, Share: 100} }
 
 func TestSwitchToAShare(t *testing.T) {
+	t.Parallel()
 	d, l, url := prepared(t)
 	for _, c := range []struct{ route, seen proxy.Route }{
 		{proxy.Route{App: "shop", Slot: proxy.Green, Share: 20}, proxy.Route{App: "shop", Slot: proxy.Blue, Share: 80}},
@@ -102,6 +119,7 @@ func TestSwitchOfAnAppThatIsNotPrepared(t *testing.T) {
 }
 
 func TestSwitchWithoutProofIsTakenBack(t *testing.T) {
+	t.Parallel()
 	d, l, url := prepared(t)
 	c := &counting{Host: host()}
 	c.dial = func(ctx context.Context, addr string) (net.Conn, error) {
@@ -138,6 +156,7 @@ func replay(c net.Conn, text string) {
 }
 
 func TestSwitchThatCanNeitherBeProvenNorTakenBackIsUnknown(t *testing.T) {
+	t.Parallel()
 	needsRoot(t)
 	d, l, _ := prepared(t)
 	c := &counting{Host: host(), before: func([]string) error { return os.Chmod(l.Dir, 0o700) }}
@@ -207,6 +226,7 @@ func TestObserveSeesDiskAndLiveDiffer(t *testing.T) {
 }
 
 func TestRoutedScriptSaysYesUnlessSure(t *testing.T) {
+	t.Parallel()
 	route := func(t *testing.T, l proxy.Layout, share int) {
 		t.Helper()
 		if _, _, err := turn(t.Context(), host(), l, share); err != nil {
@@ -314,6 +334,7 @@ func TestFoldersAreReadableWhateverTheLoginsMaskIs(t *testing.T) {
 }
 
 func TestNginxThatNeverAnswersIsNotWaitedForLong(t *testing.T) {
+	t.Parallel()
 	l := app(t, "shop")
 	silent, err := net.Listen("tcp", l.Stable.String())
 	if err != nil {
