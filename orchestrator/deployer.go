@@ -41,6 +41,8 @@ type Request struct {
 	File  *spec.File
 	Hosts []inventory.Host // selected, in the inventory's order
 
+	Run string // the id of the run; "": a new one
+
 	Version  string // what the operator calls the release; "": the commit, else the image's tag
 	Force    bool   // deploy even where nothing differs
 	Detach   bool   // end when the switch is confirmed, without watching green
@@ -50,8 +52,8 @@ type Request struct {
 // ErrNoHosts says that a request selects no host.
 var ErrNoHosts = errors.New("no hosts are selected")
 
-// newRunID returns an id that sorts by time: 20261122-213005-4f2a91.
-func newRunID(now time.Time) string {
+// NewRunID returns an id of a run that sorts by time: 20261122-213005-4f2a91.
+func NewRunID(now time.Time) string {
 	var b [3]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return now.UTC().Format("20060102-150405") + "-" + hex.EncodeToString(b[:])

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -374,7 +375,7 @@ func (r *run) close(ctx context.Context) {
 // newRun starts a run on the request's hosts.
 func (d *Deployer) newRun(command string, req Request) *run {
 	now := time.Now()
-	r := &run{d: d, req: req, id: newRunID(now), command: command, started: now}
+	r := &run{d: d, req: req, id: cmp.Or(req.Run, NewRunID(now)), command: command, started: now}
 	for _, h := range req.Hosts {
 		r.hosts = append(r.hosts, &hostRun{host: host{inv: h}, state: Pending})
 	}

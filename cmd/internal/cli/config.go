@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/teal-deploy/teal/orchestrator"
 	"github.com/teal-deploy/teal/orchestrator/spec"
 )
 
@@ -47,7 +48,7 @@ func (o *options) config(version string) error {
 		vars["version"] = version
 		app, err := req.File.For(vars)
 		if err != nil {
-			return usageError(err)
+			return &orchestrator.UsageError{Err: err}
 		}
 		text := spec.Render(app)
 		if byText[text] == nil {

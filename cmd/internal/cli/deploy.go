@@ -53,13 +53,10 @@ func (o *options) carryOut(cmd *cobra.Command, flags orchestrator.Request,
 	flags.File, flags.Hosts = req.File, req.Hosts
 	s := o.session()
 	defer s.Close()
-	view, err := o.view(req)
-	if err != nil {
-		return err
-	}
+	view := o.view(cmd.Name(), &flags)
 	s.Emit = view.Event
 	result := do(s.Deployer, cmd.Context(), flags)
-	if err := view.Result(result); err != nil {
+	if err := view.Finish(result); err != nil {
 		return err
 	}
 	if result.Outcome.Code() != 0 {

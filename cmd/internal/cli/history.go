@@ -27,7 +27,7 @@ func newHistory(s Streams) *cobra.Command {
 			defer session.Close()
 			hosts, err := session.History(cmd.Context(), req, n)
 			if err != nil {
-				return o.failed(err)
+				return err
 			}
 			return o.showHistory(hosts)
 		},

@@ -30,7 +30,7 @@ there is.`,
 			defer session.Close()
 			plan, err := session.Plan(cmd.Context(), flags)
 			if err != nil {
-				return o.failed(err)
+				return err
 			}
 			return o.showPlan(plan)
 		},

@@ -30,7 +30,7 @@ exits with 6 when the servers do not agree, or one of them not with itself.`,
 			defer session.Close()
 			hosts, err := session.Status(cmd.Context(), req)
 			if err != nil {
-				return o.failed(err)
+				return err
 			}
 			if err := o.showStatus(hosts); err != nil {
 				return err
