@@ -183,7 +183,7 @@ func (s *Source) copyEntries(w *tar.Writer, r *tar.Reader, prefix string) (found
 		if err := w.WriteHeader(h); err != nil {
 			return found, err
 		}
-		if _, err := io.Copy(w, r); err != nil { //nolint:gosec // git made it
+		if _, err := io.Copy(w, r); err != nil {
 			return found, err
 		}
 	}
@@ -192,7 +192,7 @@ func (s *Source) copyEntries(w *tar.Writer, r *tar.Reader, prefix string) (found
 // lockFile waits for an exclusive lock on a file, so that two deployments
 // from one machine share the mirrors.
 func lockFile(ctx context.Context, name string) (unlock func(), err error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // in the operator's own cache
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}

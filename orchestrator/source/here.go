@@ -28,7 +28,7 @@ func (here) String() string { return "controller" }
 // Run ends the command's whole process group with ctx: politely, so that it
 // removes what it made, then by force.
 func (here) Run(ctx context.Context, cmd *plugins.Command) error {
-	c := exec.CommandContext(ctx, cmd.Args[0], cmd.Args[1:]...) //nolint:gosec // constant programs; see script.go
+	c := exec.CommandContext(ctx, cmd.Args[0], cmd.Args[1:]...)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGTERM) }
 	c.WaitDelay = 2 * time.Second
