@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/teal-deploy/teal/inventory"
 	"github.com/teal-deploy/teal/orchestrator/record"
 	"github.com/teal-deploy/teal/orchestrator/source"
 	"github.com/teal-deploy/teal/orchestrator/spec"
@@ -55,7 +54,6 @@ type hostRun struct {
 	made      bool                // green was made by this run
 	remembers record.State        // what the host has on disk
 	result    HostResult
-	since     time.Time
 }
 
 // active reports whether the host still takes part.
@@ -380,13 +378,4 @@ func (d *Deployer) newRun(command string, req Request) *run {
 		r.hosts = append(r.hosts, &hostRun{host: host{inv: h}, state: Pending})
 	}
 	return r
-}
-
-// hostNames are the names of hosts, for messages.
-func hostNames(hosts []inventory.Host) []string {
-	names := make([]string, len(hosts))
-	for i, h := range hosts {
-		names[i] = h.Name
-	}
-	return names
 }

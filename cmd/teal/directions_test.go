@@ -54,6 +54,7 @@ var owners = []struct {
 	{"github.com/skeema/knownhosts", []string{"orchestrator/remote"}},
 	{"github.com/kevinburke/ssh_config", []string{"orchestrator/remote"}},
 	{"github.com/moby/moby", []string{"plugins/internal/engine", "plugins/docker"}},
+	{"github.com/distribution/reference", []string{"plugins/internal/engine"}},
 	{"github.com/containerd/errdefs", []string{"plugins/internal/engine"}},
 	{"github.com/google/go-containerregistry", []string{"orchestrator/image"}},
 	{"github.com/BurntSushi/toml", []string{"inventory", "orchestrator/spec"}},
@@ -65,7 +66,7 @@ var owners = []struct {
 	{"github.com/mattn/go-runewidth", []string{"cmd/internal/display"}},
 	{"golang.org/x/term", []string{"cmd"}},
 	{"golang.org/x/sync", []string{"orchestrator", "plugins", "examples"}},
-	{"golang.org/x/sys", []string{"orchestrator/remote", "plugins/loader", "examples"}},
+	{"golang.org/x/sys", []string{"orchestrator/remote", "plugins/loader", "plugins/internal/engine", "examples"}},
 	{"golang.org/x/net", []string{"examples"}},
 	{"github.com/cenkalti/backoff", []string{"orchestrator"}},
 }

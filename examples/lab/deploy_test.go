@@ -1,0 +1,127 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/teal-deploy/teal/examples/lab/load"
+)
+
+// quick shortens what a test does not look at.
+func quick(text string) string {
+	return strings.NewReplacer(
+		`delay = "10s"`, `delay = "2s"`,
+		`within = "20s"`, "within = \"8s\"\nstable = \"1s\"\ninterval = \"300ms\"\ntimeout = \"2s\"",
+	).Replace(text)
+}
+
+func TestDeploymentsUnderLoadLoseNothing(t *testing.T) {
+	f := newFleet(t, 2, quick)
+	f.publish("0", "")
+	f.must(f.run(nil, "deploy", "--version", "0"))
+	s := f.stress(load.Mix(), 5*time.Minute)
+	for _, version := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10"} {
+		e := f.deploy(version)
+		s.switched(e)
+		for _, h := range e.result.Hosts {
+			if h.State != "done" || h.Version != version {
+				t.Errorf("%s: %s, serves %s, want done and %s", h.Host, h.State, h.Version, version)
+			}
+		}
+	}
+	report := s.end(t)
+	if len(report.Releases) < 2*10 {
+		t.Errorf("only %d of the releases on two hosts answered", len(report.Releases))
+	}
+	for _, h := range f.Hosts() {
+		f.eventually(30*time.Second, "only the last container is left on "+h.Name, func() bool { return len(f.containers(h)) == 1 })
+	}
+}
+
+func TestFiftySwitchesUnderLoadLoseNothing(t *testing.T) {
+	f := newFleet(t, 1, func(text string) string {
+		return strings.Replace(quick(text), `delay = "2s"`, `delay = "1m"`, 1)
+	})
+	f.deploy("1")
+	f.deploy("2", "--detach")
+	s := f.stress(load.Mix(), 5*time.Minute)
+	want := "1"
+	var slowest float64
+	for range 50 {
+		e := f.must(f.run(nil, "rollback", "--detach"))
+		s.switched(e)
+		h := e.result.Hosts[0]
+		if h.Version != want {
+			t.Fatalf("serves %s, want %s", h.Version, want)
+		}
+		slowest = max(slowest, h.SwitchMS)
+		want = map[string]string{"1": "2", "2": "1"}[want]
+	}
+	s.end(t)
+	t.Logf("the slowest switch took %.1f ms", slowest)
+}
+
+func TestBlueLeavesOnTime(t *testing.T) {
+	f := newFleet(t, 1, nil)
+	f.deploy("1")
+	e := f.deploy("2")
+	h := e.result.Hosts[0]
+	if after := h.BlueGoneAt.Sub(h.SwitchedAt); after < 10*time.Second || after > 14*time.Second {
+		t.Errorf("blue was gone %s after the switch, want between 10 and 14 seconds", after)
+	}
+	if got := f.containers(f.Host(1)); len(got) != 1 {
+		t.Errorf("containers are %v, want green alone", got)
+	}
+
+	// Nothing differs: nothing is done, and plan says the same.
+	again := f.must(f.run(nil, "deploy", "--version", "2"))
+	if again.result.Outcome != "nothing to do" {
+		t.Errorf("outcome is %q, want nothing to do", again.result.Outcome)
+	}
+	f.must(f.run(nil, "plan", "--version", "2"))
+	f.publish("3", "")
+	plan := f.run(nil, "plan", "--version", "3")
+	f.want(plan, 3)
+	if !strings.Contains(plan.stdout, "version 2 → 3") {
+		t.Errorf("plan does not say why:\n%s", plan.stdout)
+	}
+	if got := f.serves(f.Host(1)); got != "2" {
+		t.Errorf("after a plan %s serves, want 2", got)
+	}
+
+	// Back to a release whose container is gone: it is made again.
+	back := f.must(f.run(nil, "rollback"))
+	if got := f.serves(f.Host(1)); got != "1" || back.result.Version != "1" {
+		t.Errorf("after a rollback %s serves, want 1", got)
+	}
+	status := f.must(f.run(nil, "status"))
+	for _, want := range []string{`"version":"1"`, `"disk":"green"`, `"live":"green"`} {
+		if !strings.Contains(status.stdout, want) {
+			t.Errorf("status lacks %s: %s", want, status.stdout)
+		}
+	}
+	history := f.must(f.run(nil, "history"))
+	if n := strings.Count(history.stdout, `"result":"done"`); n != 3 {
+		t.Errorf("history has %d runs that are done, want 3: %s", n, history.stdout)
+	}
+}
+
+func TestOpenConnectionsKeepBlueUntilTheirEnd(t *testing.T) {
+	f := newFleet(t, 1, func(text string) string {
+		return strings.NewReplacer(`delay = "2s"`, `delay = "2s"`, `max = "2m"`, `max = "15s"`).Replace(quick(text))
+	})
+	f.deploy("1")
+	s := f.stress(map[load.Class]int{load.Download: 2, load.WebSocket: 2}, time.Minute)
+	time.Sleep(2 * time.Second)
+	e := f.deploy("2", "--detach")
+	s.switched(e)
+	at := e.result.Hosts[0].SwitchedAt
+	f.eventually(20*time.Second, "blue is gone", func() bool { return len(f.containers(f.Host(1))) == 1 })
+	if after := time.Since(at); after < 2*time.Second {
+		t.Errorf("blue was gone %s after the switch, with connections open", after)
+	}
+	s.end(t) // every download and every socket came to its own end
+}
