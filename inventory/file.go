@@ -43,15 +43,24 @@ type (
 	}
 )
 
+const becomeHint = `write "sudo", or "" for not at all`
+
 // Parse reads an inventory; name is the file's name in problems. When the
 // file is wrong the error is a tomlfile.Problems with everything that is.
 func Parse(name string, src []byte) (*Inventory, error) {
 	var f file
-	doc, problems := tomlfile.Decode(name, src, &f, tomlfile.Rules{})
+	doc, problems := tomlfile.Decode(name, src, &f, tomlfile.Rules{Hints: map[string]string{
+		"ssh.become":          becomeHint,
+		"groups.*.ssh.become": becomeHint,
+		"hosts.*.ssh.become":  becomeHint,
+	}})
 	if doc == nil {
 		return nil, problems.Err()
 	}
-	r := &reader{doc: doc, problems: problems, model: model{groups: map[string]*group{}, hosts: map[string]*host{}}}
+	r := &reader{doc: doc, problems: problems, said: map[string]bool{}, model: model{groups: map[string]*group{}, hosts: map[string]*host{}}}
+	for _, p := range problems {
+		r.said[p.Key] = true
+	}
 	r.model.top = r.layer("", f.Vars, f.SSH)
 	// A section that comes first in the file comes first in the inventory.
 	for _, section := range doc.Keys("") {
@@ -77,29 +86,22 @@ func Parse(name string, src []byte) (*Inventory, error) {
 type reader struct {
 	doc      *tomlfile.Document
 	problems tomlfile.Problems
+	said     map[string]bool // keys whose values have no right type
 	model    model
 }
 
 func (r *reader) fail(key string, err error) {
-	if err != nil {
-		p := r.doc.Problem(key, err.Error(), hintOf(err))
+	if err != nil && !r.said[key] {
+		p := r.doc.Problem(key, err.Error(), tomlfile.Hint(err))
 		r.problems = append(r.problems, p)
 	}
 }
 
 func (r *reader) failName(key string, err error) {
 	if err != nil {
-		p := r.doc.KeyProblem(key, err.Error(), hintOf(err))
+		p := r.doc.KeyProblem(key, err.Error(), tomlfile.Hint(err))
 		r.problems = append(r.problems, p)
 	}
-}
-
-func hintOf(err error) string {
-	var f *tomlfile.Fault
-	if errors.As(err, &f) {
-		return f.Hint
-	}
-	return ""
 }
 
 func (r *reader) group(name string, table groupTable) {
@@ -217,8 +219,8 @@ func (r *reader) ssh(key string, t sshTable) {
 	check("jump", t.Jump, checkJump)
 	check("become", t.Become, oneOf("sudo"))
 	check("host_keys", t.HostKeys, oneOf("strict", "accept-new"))
-	if t.Port != nil && *t.Port == 0 && r.doc.Has(key+".port") {
-		r.portZero(key + ".port")
+	if t.Port != nil && *t.Port == 0 {
+		r.fail(key+".port", errors.New("0 is not a port between 1 and 65535"))
 	}
 	for name, files := range map[string]*[]string{"identity": t.Identity, "known_hosts": t.KnownHosts} {
 		if files == nil {
@@ -227,14 +229,6 @@ func (r *reader) ssh(key string, t sshTable) {
 		for i, f := range *files {
 			r.fail(tomlfile.Index(key+"."+name, i), checkFile(f))
 		}
-	}
-}
-
-// portZero reports a port 0, unless the value was not a number at all, which
-// has been reported already.
-func (r *reader) portZero(key string) {
-	if r.doc.Source(key) == "0" {
-		r.fail(key, errors.New("0 is not a port between 1 and 65535"))
 	}
 }
 

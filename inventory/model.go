@@ -114,22 +114,22 @@ func (m *model) inventory() *Inventory {
 }
 
 // members returns the hosts of every group, also those of its children.
-func (m *model) members() map[string]map[string]bool {
-	out := map[string]map[string]bool{}
-	var of func(name string) map[string]bool
-	of = func(name string) map[string]bool {
-		if set, ok := out[name]; ok {
-			return set
+func (m *model) members() map[string]set {
+	out := map[string]set{}
+	var of func(name string) set
+	of = func(name string) set {
+		if hosts, ok := out[name]; ok {
+			return hosts
 		}
-		set := map[string]bool{}
-		out[name] = set
+		hosts := set{}
+		out[name] = hosts
 		for _, h := range m.groups[name].hosts {
-			set[h] = true
+			hosts[h] = true
 		}
 		for _, child := range m.groups[name].children {
-			maps.Copy(set, of(child))
+			maps.Copy(hosts, of(child))
 		}
-		return set
+		return hosts
 	}
 	for _, name := range m.groupOrder {
 		of(name)
@@ -167,16 +167,17 @@ func (m *model) depths() map[string]int {
 // applyTo puts what the layer says over what h has.
 func (l layer) applyTo(h *Host) {
 	maps.Copy(h.Vars, l.vars)
-	set(&h.SSH.User, l.ssh.User)
-	set(&h.SSH.Port, l.ssh.Port)
-	set(&h.SSH.Identity, l.ssh.Identity)
-	set(&h.SSH.Jump, l.ssh.Jump)
-	set(&h.SSH.Become, l.ssh.Become)
-	set(&h.SSH.KnownHosts, l.ssh.KnownHosts)
-	set(&h.SSH.HostKeys, l.ssh.HostKeys)
+	put(&h.SSH.User, l.ssh.User)
+	put(&h.SSH.Port, l.ssh.Port)
+	put(&h.SSH.Identity, l.ssh.Identity)
+	put(&h.SSH.Jump, l.ssh.Jump)
+	put(&h.SSH.Become, l.ssh.Become)
+	put(&h.SSH.KnownHosts, l.ssh.KnownHosts)
+	put(&h.SSH.HostKeys, l.ssh.HostKeys)
 }
 
-func set[T any](to, value *T) {
+// put replaces *to when there is a value.
+func put[T any](to, value *T) {
 	if value != nil {
 		*to = *value
 	}

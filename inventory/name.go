@@ -16,6 +16,7 @@ var (
 	nameExpr = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}$`)
 	varExpr  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	userExpr = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,252}$`)
+	portExpr = regexp.MustCompile(`:[0-9]+$`)
 	zoneExpr = regexp.MustCompile(`^[A-Za-z0-9_.-]*$`)
 )
 
@@ -36,7 +37,7 @@ func checkHost(what, s string) error {
 		f.Hint = `say the user as user = "…" in the ssh table`
 	case strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]"):
 		f.Hint = "write an IPv6 address without brackets"
-	case strings.Contains(s, ":"):
+	case portExpr.MatchString(s):
 		f.Hint = "say the port as port = … in the ssh table"
 	default:
 		f.Hint = "letters, digits, '.', '-' and '_', not beginning with '-' or '.', or an IP address"

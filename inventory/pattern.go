@@ -1,7 +1,9 @@
 package inventory
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -41,11 +43,7 @@ func (inv *Inventory) Select(pattern string, limits ...string) ([]Host, error) {
 		if err != nil {
 			return nil, err
 		}
-		for name := range chosen {
-			if !also[name] {
-				delete(chosen, name)
-			}
-		}
+		chosen.keep(also)
 	}
 	var out []Host
 	for _, h := range inv.hosts {
@@ -59,52 +57,52 @@ func (inv *Inventory) Select(pattern string, limits ...string) ([]Host, error) {
 	return out, nil
 }
 
-// evaluate returns the names of the hosts that a pattern stands for.
-func (inv *Inventory) evaluate(pattern string) (map[string]bool, error) {
-	chosen := map[string]bool{}
-	var only, without []map[string]bool
-	wanted := false
+// A set holds names of hosts.
+type set map[string]bool
+
+func (s set) keep(other set) {
+	maps.DeleteFunc(s, func(name string, _ bool) bool { return !other[name] })
+}
+
+func (s set) remove(other set) {
+	maps.DeleteFunc(s, func(name string, _ bool) bool { return other[name] })
+}
+
+// evaluate returns the hosts that a pattern stands for.
+func (inv *Inventory) evaluate(pattern string) (set, error) {
 	parts := inv.splitPattern(pattern)
 	if len(parts) == 0 {
 		return nil, fmt.Errorf("pattern %q is empty: write all for every host", pattern)
 	}
+	var wanted, only, without []set
 	for _, part := range parts {
-		sign, rest := byte(0), part
-		if part[0] == '!' || part[0] == '&' {
-			sign, rest = part[0], part[1:]
+		list, name := &wanted, part
+		switch part[0] {
+		case '!':
+			list, name = &without, part[1:]
+		case '&':
+			list, name = &only, part[1:]
 		}
-		names, err := inv.part(rest)
+		hosts, err := inv.part(name)
 		if err != nil {
 			return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 		}
-		switch sign {
-		case '!':
-			without = append(without, names)
-		case '&':
-			only = append(only, names)
-		default:
-			wanted = true
-			for name := range names {
-				chosen[name] = true
-			}
-		}
+		*list = append(*list, hosts)
 	}
-	if !wanted {
+	chosen := set{}
+	if len(wanted) == 0 {
 		for _, h := range inv.hosts {
 			chosen[h.Name] = true
 		}
 	}
-	for name := range chosen {
-		for _, set := range only {
-			if !set[name] {
-				delete(chosen, name)
-			}
-		}
-		for _, set := range without {
-			if set[name] {
-				delete(chosen, name)
-			}
-		}
+	for _, hosts := range wanted {
+		maps.Copy(chosen, hosts)
+	}
+	for _, hosts := range only {
+		chosen.keep(hosts)
+	}
+	for _, hosts := range without {
+		chosen.remove(hosts)
 	}
 	return chosen, nil
 }
@@ -143,7 +141,7 @@ func (inv *Inventory) splitPattern(pattern string) []string {
 }
 
 // part returns the hosts of one part of a pattern, without its sign.
-func (inv *Inventory) part(part string) (map[string]bool, error) {
+func (inv *Inventory) part(part string) (set, error) {
 	base, sub, err := cutSubscript(part)
 	if err != nil {
 		return nil, err
@@ -157,11 +155,11 @@ func (inv *Inventory) part(part string) (map[string]bool, error) {
 			return nil, err
 		}
 	}
-	set := make(map[string]bool, len(names))
+	hosts := make(set, len(names))
 	for _, name := range names {
-		set[name] = true
+		hosts[name] = true
 	}
-	return set, nil
+	return hosts, nil
 }
 
 // named returns the hosts that a name, a wildcard or an expression stands
@@ -171,13 +169,13 @@ func (inv *Inventory) named(base string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := map[string]bool{}
+	hosts := set{}
 	found := false
 	for _, g := range inv.groups {
 		if match(g.Name) {
 			found = true
 			for _, name := range g.Hosts {
-				set[name] = true
+				hosts[name] = true
 			}
 		}
 	}
@@ -185,7 +183,7 @@ func (inv *Inventory) named(base string) ([]string, error) {
 		for _, h := range inv.hosts {
 			if base == "all" || match(h.Name) {
 				found = true
-				set[h.Name] = true
+				hosts[h.Name] = true
 			}
 		}
 	}
@@ -194,7 +192,7 @@ func (inv *Inventory) named(base string) ([]string, error) {
 	}
 	var out []string
 	for _, h := range inv.hosts {
-		if set[h.Name] {
+		if hosts[h.Name] {
 			out = append(out, h.Name)
 		}
 	}
@@ -216,7 +214,7 @@ func (inv *Inventory) unmatched(base string, wild bool) error {
 	if hint := tomlfile.DidYouMean(base, append(known, "all")); hint != "" {
 		message += ": " + hint
 	}
-	return fmt.Errorf("%s", message)
+	return errors.New(message)
 }
 
 // matcher returns the test of names for a part of a pattern, and whether it

@@ -19,7 +19,8 @@ type Host interface {
 	// command exits with code 0, an *ExitError when it exits with another
 	// one, and an *Error of kind Lost when the connection went away first:
 	// then it is unknown whether the command ran. A cancelled ctx ends the
-	// command on the host as well.
+	// command on the host as well. The reader of standard input is not
+	// waited for: it may have nothing to say for ever.
 	Run(ctx context.Context, cmd *Command) error
 
 	// DialContext opens a connection from the host: network "tcp" with

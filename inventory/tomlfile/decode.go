@@ -1,8 +1,8 @@
 package tomlfile
 
 import (
+	"cmp"
 	"encoding"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -76,12 +76,7 @@ func (dec *decoder) fail(key, message, hint string) {
 }
 
 func (dec *decoder) failErr(key string, err error) {
-	var f *Fault
-	if errors.As(err, &f) {
-		dec.fail(key, f.Message, f.Hint)
-		return
-	}
-	dec.fail(key, err.Error(), "")
+	dec.fail(key, err.Error(), Hint(err))
 }
 
 // value puts a value of the file into target.
@@ -93,7 +88,7 @@ func (dec *decoder) value(at spot, value any, target reflect.Value) {
 		case err != nil:
 			dec.failErr(at.key, err)
 			return
-		case !known && (target.Kind() != reflect.String || dec.rules.Convert[at.rule] != nil):
+		case !known && (dec.rules.Convert[at.rule] != nil || target.Kind() != reflect.String && isScalar(target.Type())):
 			return
 		}
 		replaced = result != text
@@ -119,6 +114,18 @@ func (dec *decoder) convert(at spot, value any, target reflect.Value, convert fu
 		return
 	}
 	target.Set(reflect.ValueOf(out))
+}
+
+// isScalar reports whether a text that is not known yet may turn out to be a
+// value of type t.
+func isScalar(t reflect.Type) bool {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return true
+	}
+	return t.Kind() != reflect.Struct && t.Kind() != reflect.Slice && t.Kind() != reflect.Map
 }
 
 // reread makes a number or a boolean of a text that was expanded, where the
@@ -163,7 +170,7 @@ func (dec *decoder) typed(at spot, value any, target reflect.Value) {
 		dec.duration(at, value, target)
 		return
 	}
-	if u, ok := target.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](target.Addr()); ok {
 		text, ok := value.(string)
 		if !ok {
 			dec.mismatch(at, value, target)
@@ -200,6 +207,9 @@ func (dec *decoder) typed(at spot, value any, target reflect.Value) {
 func (dec *decoder) free(at spot, value any) any {
 	switch v := value.(type) {
 	case string:
+		return v
+	case float64:
+		dec.finite(at, v)
 		return v
 	case map[string]any:
 		out := make(map[string]any, len(v))
@@ -247,13 +257,16 @@ func (dec *decoder) suggest(name string, fields map[string]int) string {
 		return hint
 	}
 	elsewhere := keysNamed(dec.root, "", name)
-	if len(elsewhere) != 1 {
+	depth := func(key string) int { return len(split(key)) }
+	slices.SortFunc(elsewhere, func(a, b string) int { return cmp.Or(depth(a)-depth(b), cmp.Compare(a, b)) })
+	if len(elsewhere) == 0 || len(elsewhere) > 1 && depth(elsewhere[0]) == depth(elsewhere[1]) {
 		return ""
 	}
 	return fmt.Sprintf("did you mean %q?", elsewhere[0])
 }
 
 // keysNamed returns the dotted keys of t, and of its tables, that end in name.
+// The place of a name that is free is NAME.
 func keysNamed(t reflect.Type, key, name string) []string {
 	var out []string
 	for field, i := range fieldsOf(t) {
@@ -262,7 +275,10 @@ func keysNamed(t reflect.Type, key, name string) []string {
 			out = append(out, at)
 		}
 		below := t.Field(i).Type
-		if below.Kind() == reflect.Pointer {
+		for below.Kind() == reflect.Pointer || below.Kind() == reflect.Map {
+			if below.Kind() == reflect.Map {
+				at += ".NAME"
+			}
 			below = below.Elem()
 		}
 		if below.Kind() == reflect.Struct {
@@ -341,15 +357,23 @@ func (dec *decoder) scalar(at spot, value any, target reflect.Value) {
 		}
 	case float64:
 		if target.CanFloat() {
-			if math.IsNaN(v) || math.IsInf(v, 0) {
-				dec.fail(at.key, "must be a number that has a size", "")
-				return
+			if dec.finite(at, v) {
+				target.SetFloat(v)
 			}
-			target.SetFloat(v)
 			return
 		}
 	}
 	dec.mismatch(at, value, target)
+}
+
+// finite reports whether f is a number that can be worked with, and complains
+// when it is not.
+func (dec *decoder) finite(at spot, f float64) bool {
+	ok := !math.IsNaN(f) && !math.IsInf(f, 0)
+	if !ok {
+		dec.fail(at.key, "must be a number that has a size", "")
+	}
+	return ok
 }
 
 // integer puts n into target and reports whether target is a number.
@@ -410,6 +434,10 @@ func (dec *decoder) mismatch(at spot, value any, target reflect.Value) {
 		}
 	case target.Kind() == reflect.String:
 		wanted, hint = "text in quotes", ""
+		switch value.(type) {
+		case int64, float64, bool, time.Time:
+			hint = "write it in quotes"
+		}
 	}
 	if own, ok := dec.rules.Hints[at.rule]; ok {
 		hint = own

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -28,7 +29,8 @@ type Document struct {
 
 // Parse reads the syntax of src; file is its name in problems. The values of
 // the keys that match a pattern of secret are masked in snippets where they
-// are plain strings; in a pattern * is one name, as in container.secrets.*.
+// are plain strings, and so are URLs with a password; in a pattern * is one
+// name, as in container.secrets.*.
 //
 // The document is nil when the file cannot be understood any further; it may
 // be not nil although there are problems, so that more can be found.
@@ -97,9 +99,13 @@ func (d *Document) repeats(err error) (Problems, string) {
 	if !errors.As(err, &pe) {
 		return Problems{{File: d.file, Message: clean(strings.TrimPrefix(err.Error(), "toml: "))}}, d.src
 	}
-	line := min(max(pe.Position.Line, 1), len(d.lines))
-	start := min(d.lines[line-1]+max(pe.Position.Col-1, 0), len(d.src))
-	return Problems{d.at(span{start, start + 1}, "", strings.TrimPrefix(pe.Message, "toml: "), "")}, d.src
+	// The library's offset is right where its line and column are not: they
+	// stray by one at the ends of lines.
+	start := min(max(pe.Position.Start, 0), len(d.src))
+	if start == 0 && pe.Position.Line > 1 {
+		start = d.lines[min(pe.Position.Line, len(d.lines))-1]
+	}
+	return Problems{d.at(span{start, start + pe.Position.Len}, "", pe.Message, "")}, d.src
 }
 
 func lineStarts(src string) []int {
@@ -118,16 +124,18 @@ func (d *Document) position(offset int) (line, column int) {
 	return line, utf8.RuneCountInString(d.src[d.lines[line-1]:min(offset, len(d.src))]) + 1
 }
 
-// mask notes the values of secret keys.
+// loginExpr finds a URL with a password.
+var loginExpr = regexp.MustCompile(`://[^/\s:@]*:[^/\s@]+@`)
+
+// mask notes the values of secret keys, and those that hold a password.
 func (d *Document) mask(patterns []string) {
 	for key, p := range d.places {
 		if p.value.end <= p.value.start || !strings.ContainsRune(`"'`, rune(d.src[p.value.start])) {
 			continue
 		}
-		for _, pattern := range patterns {
-			if matchEnd(pattern, key) {
-				d.masked = append(d.masked, p.value)
-			}
+		secret := func(pattern string) bool { return matchEnd(pattern, key) }
+		if slices.ContainsFunc(patterns, secret) || loginExpr.MatchString(d.src[p.value.start:p.value.end]) {
+			d.masked = append(d.masked, p.value)
 		}
 	}
 }
@@ -166,7 +174,7 @@ func (d *Document) masking(from, to int) string {
 // table above it is shown.
 func (d *Document) Problem(key, message, hint string) Problem {
 	return d.problem(key, message, hint, func(p place) span {
-		if p.value.end > p.value.start && !p.implicit && d.src[p.value.start] != '[' {
+		if p.value.end > p.value.start {
 			return p.value
 		}
 		return p.key
@@ -183,7 +191,7 @@ func (d *Document) problem(key, message, hint string, part func(place) span) Pro
 		return Problem{Key: d.label(key), Message: clean(message), Hint: clean(hint)}
 	}
 	stands := d.origin(key)
-	for at := stands; at != ""; at = parent(at) {
+	for at := stands; at != ""; at = Parent(at) {
 		if p, ok := d.places[at]; ok {
 			if at != stands {
 				part = func(p place) span { return p.key }

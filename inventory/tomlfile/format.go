@@ -10,9 +10,15 @@ import (
 	"unicode"
 )
 
+// A Pair is a key of a table and its value.
+type Pair struct {
+	Name  string
+	Value any
+}
+
 // Format returns a value as TOML on one line: text, numbers, booleans and
-// times, lists of these and maps of these. Keys of maps are sorted. What does
-// not print is escaped.
+// times, lists of these and tables of these. A []Pair is a table in its own
+// order; a map is sorted. What does not print is escaped.
 func Format(value any) string {
 	switch v := value.(type) {
 	case string:
@@ -31,10 +37,12 @@ func Format(value any) string {
 		return formatList(v)
 	case []int:
 		return formatList(v)
+	case []Pair:
+		return formatTable(v)
 	case map[string]any:
-		return formatTable(v)
+		return formatTable(sortedPairs(v))
 	case map[string]string:
-		return formatTable(v)
+		return formatTable(sortedPairs(v))
 	}
 	return fmt.Sprint(value) // whole numbers and booleans
 }
@@ -47,13 +55,21 @@ func formatList[T any](list []T) string {
 	return "[" + strings.Join(parts, ", ") + "]"
 }
 
-func formatTable[T any](table map[string]T) string {
-	if len(table) == 0 {
+func sortedPairs[T any](table map[string]T) []Pair {
+	var pairs []Pair
+	for _, name := range slices.Sorted(maps.Keys(table)) {
+		pairs = append(pairs, Pair{name, table[name]})
+	}
+	return pairs
+}
+
+func formatTable(pairs []Pair) string {
+	if len(pairs) == 0 {
 		return "{}"
 	}
-	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(table)) {
-		parts = append(parts, Join("", name)+" = "+Format(table[name]))
+	parts := make([]string, len(pairs))
+	for i, p := range pairs {
+		parts[i] = Join("", p.Name) + " = " + Format(p.Value)
 	}
 	return "{ " + strings.Join(parts, ", ") + " }"
 }

@@ -4,8 +4,9 @@ import "maps"
 
 // Overlay returns the document with the table at key laid over its top: its
 // tables are merged into those that are there, all other values replace them.
-// Tables whose key matches a pattern of whole are replaced, too. Problems in values that came from it name the place
-// where they stand.
+// Tables whose key matches a pattern of whole are replaced, too. The top-level
+// table that holds the overlay is taken out. Problems with values that came
+// from the overlay name the place where they stand.
 func (d *Document) Overlay(key string, whole ...string) *Document {
 	out := *d
 	out.moved = maps.Clone(d.moved)
@@ -15,7 +16,9 @@ func (d *Document) Overlay(key string, whole ...string) *Document {
 	v, _ := d.lookup(key)
 	over, _ := v.(map[string]any)
 	m := merger{moved: out.moved, whole: whole}
-	out.tree = m.merge("", key, d.tree, over)
+	base := maps.Clone(d.tree)
+	delete(base, split(key)[0].name)
+	out.tree = m.merge("", key, base, over)
 	return &out
 }
 
@@ -64,7 +67,7 @@ func (d *Document) origin(key string) string {
 	if len(d.moved) == 0 {
 		return key
 	}
-	for at := key; at != ""; at = parent(at) {
+	for at := key; at != ""; at = Parent(at) {
 		if from, ok := d.moved[at]; ok {
 			return from + key[len(at):]
 		}

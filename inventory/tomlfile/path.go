@@ -49,8 +49,9 @@ func split(key string) []step {
 	return out
 }
 
-// parent returns the key above key, "" for the top.
-func parent(key string) string {
+// Parent returns the dotted key of the table or the list that holds key, ""
+// for the top of the file.
+func Parent(key string) string {
 	steps := split(key)
 	if len(steps) < 2 {
 		return ""

@@ -2,6 +2,7 @@ package tomlfile
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -94,6 +95,14 @@ type Fault struct {
 }
 
 func (f *Fault) Error() string { return f.Message }
+
+// Hint returns the advice of the Fault in err's chain, or "".
+func Hint(err error) string {
+	if f, ok := errors.AsType[*Fault](err); ok {
+		return f.Hint
+	}
+	return ""
+}
 
 // clean replaces what could change a terminal: control characters, line ends,
 // direction marks and broken encoding.

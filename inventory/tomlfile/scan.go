@@ -13,7 +13,7 @@ type span struct{ start, end int }
 // A place is where a key and its value stand.
 type place struct {
 	key      span
-	value    span // the header for a table; empty when the key is only part of a longer one
+	value    span // empty for a table with a header, or with dotted keys alone
 	implicit bool // the key is only part of a longer one
 }
 
@@ -77,7 +77,7 @@ func (s *scanner) header() string {
 	s.take("]")
 	for i, seg := range segments {
 		path = Join(path, seg.name)
-		p := place{key: seg.at, value: span{start, s.pos}}
+		p := place{key: seg.at}
 		switch {
 		case i < len(segments)-1:
 			s.mark(path, place{key: seg.at, implicit: true}, span{})

@@ -11,8 +11,10 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -136,17 +138,18 @@ type testHost struct {
 	sshd   string
 	muted  chan struct{} // closed: input no longer arrives
 	closed chan struct{}
-	become func(*plugins.Command) // nil: nothing
-	ran    chan string            // when not nil: the scripts that ran
+	deaf   bool     // commands go on when their context ends, as on a host that cannot be reached
+	login  []string // goes before every command that does not become
+	become bool     // become leads to root
+	mu     sync.Mutex
+	runs   int   // commands that were run
+	failed error // how the last command ended that did not end well
 }
 
 func newHost(t *testing.T, sh shell) *testHost {
 	t.Helper()
 	sshd := filepath.Join(t.TempDir(), "sshd")
-	write(t, sshd, "#!/bin/sh\n\"$@\"\nexit $?\n")
-	if err := os.Chmod(sshd, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	symlink(t, need(t, "sh"), sshd)
 	return &testHost{
 		Host: plugintest.Local("web1"), shell: sh, sshd: sshd,
 		muted: make(chan struct{}), closed: make(chan struct{}),
@@ -160,23 +163,41 @@ func (h *testHost) Close() error {
 
 func (h *testHost) Run(ctx context.Context, cmd *plugins.Command) error {
 	c := *cmd
-	if c.Become && h.become != nil {
-		h.become(&c)
-	}
 	program := c.Args[0]
 	c.Env = map[string]string{"PATH": os.Getenv("PATH")}
 	if h.shell.path != "" {
 		c.Env["PATH"] = h.shell.path
 		program = filepath.Join(h.shell.path, program)
 	}
-	c.Args = append([]string{h.sshd, program}, c.Args[1:]...)
+	c.Args = append([]string{program}, c.Args[1:]...)
+	if !cmd.Become || !h.become {
+		c.Args = append(slices.Clone(h.login), c.Args...)
+	}
+	c.Args = append([]string{h.sshd, "-c", `"$@"; exit $?`, "sshd"}, c.Args...)
 	if c.Stdin != nil {
 		c.Stdin = &mutable{c.Stdin, h.muted}
 	}
-	return h.Host.Run(ctx, &c)
+	if h.deaf {
+		ctx = context.WithoutCancel(ctx)
+	}
+	err := h.Host.Run(ctx, &c)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.runs++
+	if err != nil {
+		h.failed = err
+	}
+	return err
 }
 
-// mutable is a reader that hangs from the moment when muted is closed.
+// lastFailure returns how the last command ended that did not end well.
+func (h *testHost) lastFailure() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failed
+}
+
+// mutable is a reader from which nothing comes once muted is closed.
 type mutable struct {
 	io.Reader
 	muted chan struct{}
@@ -185,7 +206,7 @@ type mutable struct {
 func (m *mutable) Read(p []byte) (int, error) {
 	select {
 	case <-m.muted:
-		time.Sleep(30 * time.Second)
+		time.Sleep(6 * time.Second) // longer than any silence here
 		return 0, io.EOF
 	default:
 		return m.Reader.Read(p)
@@ -194,6 +215,50 @@ func (m *mutable) Read(p []byte) (int, error) {
 
 func owner(run string) Owner {
 	return Owner{By: "ann@desk", PID: 42, Run: run, Command: "deploy", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+}
+
+// processes returns those that have one of args as an argument, except the
+// stand-ins for sshd.
+func processes(t *testing.T, args []string) []int {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, path := range all {
+		cmdline, _ := os.ReadFile(path) // one that has ended meanwhile has none
+		words := strings.Split(string(cmdline), "\x00")
+		if filepath.Base(words[0]) == "sshd" || !slices.ContainsFunc(words, func(w string) bool { return slices.Contains(args, w) }) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// kill kills the processes that have one of args as an argument, as a crash
+// would, and waits until they are gone.
+func (f *fixture) kill(args ...string) {
+	f.Helper()
+	for _, pid := range processes(f.T, args) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			f.Fatal(err)
+		}
+	}
+	f.eventually("the processes have ended", func() bool { return len(processes(f.T, args)) == 0 })
+}
+
+// orders returns the order files on the host.
+func (f *fixture) orders() []string {
+	f.Helper()
+	orders, err := filepath.Glob(filepath.Join(globSafe(f.store.Dir(f.app)), "pending", "*", "order"))
+	f.must(err)
+	return orders
 }
 
 // A fixture is a host with a store and a proxy: the file routed, whose content
@@ -220,19 +285,11 @@ func newFixture(t *testing.T, sh shell) *fixture {
 
 // settle cancels what is still to be done and waits for the processes.
 func (f *fixture) settle() {
-	orders, _ := filepath.Glob(filepath.Join(globSafe(f.store.Dir(f.app)), "pending", "*", "order"))
+	orders := f.orders()
 	for _, o := range orders {
 		_ = os.Symlink("cancel", filepath.Join(filepath.Dir(o), "decision"))
 	}
-	f.eventually("all teardown processes have ended", func() bool {
-		for _, o := range orders {
-			cmd := command(`cd "$1" 2>/dev/null && taken process`, filepath.Dir(o))
-			if f.host.Run(context.Background(), cmd) == nil {
-				return false
-			}
-		}
-		return true
-	})
+	f.eventually("all teardown processes have ended", func() bool { return len(processes(f.T, orders)) == 0 })
 }
 
 func globSafe(s string) string {
@@ -382,7 +439,9 @@ func (c *container) goneBetween(start time.Time, from, to time.Duration) {
 	if d := time.Since(start); d < from {
 		c.t.Errorf("removed after %s, want not before %s", d, from)
 	}
-	if c.runs() {
+	select {
+	case <-c.ended:
+	case <-time.After(time.Second):
 		c.t.Error("removed, but it runs")
 	}
 }

@@ -122,7 +122,7 @@ type Facts struct {
 	EphemeralHigh uint16
 	Listening     []uint16          // TCP ports in use on loopback or on all addresses, sorted
 	AppPorts      map[string]Ports  // of the other apps that teal runs here
-	Tools         map[string]string // program → path, of those that teal may want there
+	Tools         map[string]string // program → path, of those that teal may want there; its name where the shell has it built in
 	Writable      bool              // the state folder exists and the login user may write there, or become makes it so
 }
 

@@ -46,13 +46,31 @@ func (c *checker) failName(key, hint, format string, args ...any) {
 
 func (c *checker) failErr(key string, err error) {
 	if err != nil {
-		c.fail(key, hintOf(err), "%s", err.Error())
+		c.fail(key, tomlfile.Hint(err), "%s", err.Error())
 	}
 }
 
-// known reports whether the values of all keys are there to be checked.
+// known reports whether the values of all keys are there to be checked, and
+// those of the tables that hold them.
 func (c *checker) known(keys ...string) bool {
-	return !slices.ContainsFunc(keys, func(key string) bool { return c.skip[key] || c.skip[c.doc.Name(key)] })
+	for _, key := range keys {
+		for ; key != ""; key = tomlfile.Parent(key) {
+			if c.skip[key] || c.skip[c.doc.Name(key)] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// sound reports whether nothing is wrong yet with what is below a key.
+func (c *checker) sound(key string) bool {
+	for name := range c.skip {
+		if within(name, []string{key, c.doc.Name(key)}) {
+			return false
+		}
+	}
+	return true
 }
 
 // text checks a text. Nothing is said about one that is absent.
@@ -71,7 +89,7 @@ func (c *checker) texts(key string, values []string, rule func(string) error) {
 
 // required reports a key that is absent.
 func (c *checker) required(key, hint string) {
-	if !c.doc.Has(key) {
+	if !c.doc.Has(key) && c.known(key) {
 		c.fail(key, hint, "is required")
 	}
 }
@@ -128,14 +146,23 @@ func oneOf(words []string, later ...string) func(string) error {
 		case slices.Contains(words, s):
 			return nil
 		case slices.Contains(later, s):
-			return &tomlfile.Fault{Message: fmt.Sprintf("%q does not work yet", s), Hint: "use " + strings.Join(words, " or ")}
+			return &tomlfile.Fault{Message: fmt.Sprintf("%q does not work yet", s), Hint: "use " + choice(words)}
 		}
 		hint := tomlfile.DidYouMean(s, words)
 		if hint == "" {
-			hint = "use " + strings.Join(words, " or ")
+			hint = "use " + choice(words)
 		}
 		return &tomlfile.Fault{Message: fmt.Sprintf("%q is not one of %s", s, strings.Join(words, ", ")), Hint: hint}
 	}
+}
+
+// choice returns words as "a, b or c".
+func choice(words []string) string {
+	last := len(words) - 1
+	if last == 0 {
+		return words[0]
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // notEmpty is the rule for words that reach a program as they are.
@@ -170,7 +197,7 @@ func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 // run checks what holds for the whole run.
 func (c *checker) run() {
 	app := c.app
-	c.required("app", `give the app a name, as app = "shop"`)
+	c.required("app", "give the app a name, as shop")
 	c.text("app", app.Name, matching(appExpr, "a name for an app", "up to 40 of a-z, 0-9 and '-', not beginning with '-'"))
 	c.text("hosts", app.Hosts, printable)
 	c.text("runtime", app.Runtime, c.runtime)
@@ -186,11 +213,7 @@ func (c *checker) runtime(s string) error {
 	if s == "podman" {
 		return &tomlfile.Fault{Message: `"podman" does not work yet`, Hint: "use docker, or describe a plugin in [plugins.podman]"}
 	}
-	names := []string{"docker"}
-	for _, name := range c.doc.Keys("plugins") {
-		names = append(names, name)
-	}
-	hint := tomlfile.DidYouMean(s, names)
+	hint := tomlfile.DidYouMean(s, append([]string{"docker"}, c.doc.Keys("plugins")...))
 	if hint == "" {
 		hint = "use docker, or describe the plugin: [plugins." + s + "]"
 	}

@@ -26,7 +26,7 @@ var (
 func (c *checker) image() {
 	const key = "image"
 	img := c.app.Image
-	c.required(key+".name", `say which image, as image.name = "registry.example.com/shop:${version}"`)
+	c.required(key+".name", "say which image, as registry.example.com/shop:${version}")
 	c.text(key+".name", img.Name, imageName)
 	c.text(key+".pull", img.Pull, oneOf([]string{"always", "missing", "never"}, "upload"))
 	c.text(key+".username", img.Username, printable)
@@ -84,7 +84,7 @@ func (c *checker) secret(key string, s *Secret) {
 			kinds++
 		}
 	}
-	if kinds != 1 {
+	if kinds != 1 && c.sound(key) {
 		c.fail(key, `write { env = "NAME" }, { file = "path" } or { command = ["…"] }`, "must say exactly one of env, file and command")
 	}
 	c.text(key+".env", s.Env, matching(envExpr, "a name for an environment variable", "letters, digits and '_', not beginning with a digit"))
@@ -134,7 +134,11 @@ func repository(s string) error {
 	fault := func(why string) error {
 		return &tomlfile.Fault{Message: fmt.Sprintf("%q is not a repository: %s", s, why), Hint: hint}
 	}
-	scheme, rest, isURL := strings.Cut(s, "://")
+	scheme, _, isURL := strings.Cut(s, "://")
+	if u, err := url.Parse(s); isURL && (err != nil || hasPassword(u)) {
+		// The text is not shown: it may hold the password.
+		return &tomlfile.Fault{Message: "is not a URL without a password", Hint: "use a key or a credential helper of git"}
+	}
 	switch {
 	case s == "":
 		return fault("it is empty")
@@ -177,13 +181,12 @@ func repositoryURL(scheme, s string, fault func(string) error) error {
 	case u.User != nil && !gitHostExpr.MatchString(u.User.Username()+"@host"):
 		return fault("its user name is wrong")
 	}
-	if _, has := u.User.Password(); has {
-		return &tomlfile.Fault{
-			Message: "a password does not stand in the file",
-			Hint:    "use a key or a credential helper of git",
-		}
-	}
 	return nil
+}
+
+func hasPassword(u *url.URL) bool {
+	_, has := u.User.Password()
+	return has
 }
 
 // gitRef is the rule for a branch, a tag or a commit.

@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -20,14 +19,6 @@ func converters() map[string]func(any) (any, error) {
 		"rollout.max_failed":      limit,
 		"rollout.max_unreachable": limit,
 	}
-}
-
-func hintOf(err error) string {
-	var f *tomlfile.Fault
-	if errors.As(err, &f) {
-		return f.Hint
-	}
-	return ""
 }
 
 // size reads "512m" as bytes.

@@ -72,6 +72,7 @@ func typeHints() map[string]string {
 		"image.password":      secret,
 		"container.secrets.*": secret,
 		"container.env.*":     "write it in quotes",
+		"container.volumes":   `write ["name:/path"]`,
 		"container.command":   `write the program and its arguments one by one, as ["bin/web", "--port", "8080"]`,
 		"test.checks[].exec":  `write the program and its arguments one by one, as ["bin/check", "--fast"]`,
 	}

@@ -65,7 +65,7 @@ func checkSet(set map[string]string) error {
 			err = fmt.Errorf("the value of %s holds a NUL character", name)
 		}
 		if err != nil {
-			problems = append(problems, tomlfile.Problem{Key: "--set", Message: err.Error(), Hint: hintOf(err)})
+			problems = append(problems, tomlfile.Problem{Key: "--set", Message: err.Error(), Hint: tomlfile.Hint(err)})
 		}
 	}
 	return problems.Err()
@@ -91,7 +91,7 @@ func (f *File) overlay(doc *tomlfile.Document, chosen string) tomlfile.Problems 
 			problems = append(problems, doc.Problem(key, "must be a table", "write [environments.staging]"))
 			continue
 		}
-		merged := doc.Overlay(key, secretKeys()...).Without(table)
+		merged := doc.Overlay(key, secretKeys()...)
 		_, found := f.read(merged, nil)
 		if name == chosen {
 			f.doc = merged

@@ -58,27 +58,8 @@ func (r *renderer) table(name string) { r.header = name }
 
 // put writes a key unless its value says nothing.
 func (r *renderer) put(key string, value any) {
-	switch v := value.(type) {
-	case string:
-		if v == "" {
-			return
-		}
-	case bool:
-		if !v {
-			return
-		}
-	case int:
-		if v == 0 {
-			return
-		}
-	case []string:
-		if len(v) == 0 {
-			return
-		}
-	case map[string]any:
-		if len(v) == 0 {
-			return
-		}
+	if saysNothing(value) {
+		return
 	}
 	r.always(key, value)
 }
@@ -121,11 +102,7 @@ func (r *renderer) container(c Container) {
 	r.put("port", int(c.Port))
 	r.put("replicas", c.Replicas)
 	r.put("command", c.Command)
-	env := map[string]any{}
-	for name, value := range c.Env {
-		env[name] = value
-	}
-	r.put("env", env)
+	r.put("env", c.Env)
 	secrets := map[string]any{}
 	for name, s := range c.Secrets {
 		secrets[name] = s.value()
@@ -166,19 +143,11 @@ func (r *renderer) proxy(p *Proxy) {
 	r.table("proxy")
 	r.put("type", p.Type)
 	r.put("upstream", p.Upstream)
-	if v := p.Verify; v != nil {
-		r.always("verify", filled("http", v.HTTP, "status", v.Status, "body", v.Body))
+	if p.Verify != nil {
+		r.always("verify", p.Verify.value())
 	}
-	if s := p.Site; s != nil {
-		var addresses []any
-		for _, at := range s.Listen {
-			if at.Addr() == netip.IPv4Unspecified() {
-				addresses = append(addresses, int(at.Port()))
-				continue
-			}
-			addresses = append(addresses, at.String())
-		}
-		r.always("site", filled("listen", addresses, "names", s.Names))
+	if p.Site != nil {
+		r.always("site", p.Site.value())
 	}
 }
 
@@ -192,49 +161,69 @@ func (r *renderer) plugins(plugins map[string]Plugin) {
 	}
 }
 
-// filled makes a table of names and values without those that say nothing.
-func filled(pairs ...any) map[string]any {
-	out := map[string]any{}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		switch v := pairs[i+1].(type) {
-		case string:
-			if v == "" {
-				continue
-			}
-		case bool:
-			if !v {
-				continue
-			}
-		case int:
-			if v == 0 {
-				continue
-			}
-		case []string:
-			if len(v) == 0 {
-				continue
-			}
-		case []int:
-			if len(v) == 0 {
-				continue
-			}
-		case map[string]string:
-			if len(v) == 0 {
-				continue
-			}
-		}
-		name, _ := pairs[i].(string)
-		out[name] = pairs[i+1]
+// filled returns a table without the keys that say nothing.
+func filled(pairs ...tomlfile.Pair) []tomlfile.Pair {
+	return slices.DeleteFunc(pairs, func(p tomlfile.Pair) bool { return saysNothing(p.Value) })
+}
+
+func saysNothing(value any) bool {
+	switch v := value.(type) {
+	case string:
+		return v == ""
+	case bool:
+		return !v
+	case int:
+		return v == 0
+	case []string:
+		return len(v) == 0
+	case []int:
+		return len(v) == 0
+	case map[string]string:
+		return len(v) == 0
+	case map[string]any:
+		return len(v) == 0
 	}
-	return out
+	return false
 }
 
-func (s Secret) value() map[string]any {
-	return filled("env", s.Env, "file", s.File, "command", s.Command)
+func (s Secret) value() []tomlfile.Pair {
+	return filled(
+		tomlfile.Pair{Name: "env", Value: s.Env},
+		tomlfile.Pair{Name: "file", Value: s.File},
+		tomlfile.Pair{Name: "command", Value: s.Command},
+	)
 }
 
-func (c Check) value() map[string]any {
-	return filled("http", c.HTTP, "status", c.Status, "body", c.Body, "host", c.Host, "headers", c.Headers,
-		"tcp", int(c.TCP), "exec", c.Exec, "engine", c.Engine)
+func (c Check) value() []tomlfile.Pair {
+	return filled(
+		tomlfile.Pair{Name: "http", Value: c.HTTP},
+		tomlfile.Pair{Name: "tcp", Value: int(c.TCP)},
+		tomlfile.Pair{Name: "exec", Value: c.Exec},
+		tomlfile.Pair{Name: "engine", Value: c.Engine},
+		tomlfile.Pair{Name: "status", Value: c.Status},
+		tomlfile.Pair{Name: "body", Value: c.Body},
+		tomlfile.Pair{Name: "host", Value: c.Host},
+		tomlfile.Pair{Name: "headers", Value: c.Headers},
+	)
+}
+
+func (v Verify) value() []tomlfile.Pair {
+	return filled(
+		tomlfile.Pair{Name: "http", Value: v.HTTP},
+		tomlfile.Pair{Name: "status", Value: v.Status},
+		tomlfile.Pair{Name: "body", Value: v.Body},
+	)
+}
+
+func (s Site) value() []tomlfile.Pair {
+	addresses := make([]any, len(s.Listen))
+	for i, at := range s.Listen {
+		addresses[i] = at.String()
+		if at.Addr() == netip.IPv4Unspecified() {
+			addresses[i] = int(at.Port())
+		}
+	}
+	return filled(tomlfile.Pair{Name: "listen", Value: addresses}, tomlfile.Pair{Name: "names", Value: s.Names})
 }
 
 func (l Limit) value() any {

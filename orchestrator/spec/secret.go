@@ -86,7 +86,7 @@ func runSecret(ctx context.Context, argv []string, dir string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, secretDeadline)
 	defer cancel()
 	var stdout, stderr bounded
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the program is the operator's own, from the app file
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second // for a child that keeps the output open

@@ -105,9 +105,9 @@ func (p *Plugin) config(spec Spec, limit time.Duration) *goplugin.ClientConfig {
 		},
 		StartTimeout: limit,
 		Logger:       hclogTo(log),
-		Stderr:     &p.process.tail,
-		SyncStdout: lines(func(s string) { log.Info(s) }),
-		SyncStderr: io.MultiWriter(&p.process.tail, lines(func(s string) { log.Info(s) })),
+		Stderr:       &p.process.tail,
+		SyncStdout:   lines(func(s string) { log.Info(s) }),
+		SyncStderr:   io.MultiWriter(&p.process.tail, lines(func(s string) { log.Info(s) })),
 	}
 }
 

@@ -173,4 +173,4 @@ func (f *full) LocalCommands(_ context.Context, _ plugins.Host, id string, grace
 	return plugins.LocalCommands{PID: []string{"pid", id}, Stop: []string{"stop", grace.String()}, Remove: []string{"rm"}}, nil
 }
 
-var _ net.Conn = (net.Conn)(nil)
+var _ net.Conn = net.Conn(nil)

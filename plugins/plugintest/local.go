@@ -1,9 +1,9 @@
 package plugintest
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -45,12 +45,9 @@ func (l local) Run(ctx context.Context, cmd *plugins.Command) error {
 	for k, v := range cmd.Env {
 		c.Env = append(c.Env, k+"="+v)
 	}
-	var tail bytes.Buffer
-	c.Stdin, c.Stdout, c.Stderr = cmd.Stdin, cmd.Stdout, &tail
-	err := c.Run()
-	if cmd.Stderr != nil {
-		_, _ = cmd.Stderr.Write(tail.Bytes())
-	}
+	tail := &tail{w: cmd.Stderr}
+	c.Stdout, c.Stderr = cmd.Stdout, tail
+	err := run(c, cmd.Stdin)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -60,7 +57,46 @@ func (l local) Run(ctx context.Context, cmd *plugins.Command) error {
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 			code = 128 + int(ws.Signal())
 		}
-		return &plugins.ExitError{Host: string(l), Args: cmd.Args, Code: code, Stderr: tail.Bytes()}
+		return &plugins.ExitError{Host: string(l), Args: cmd.Args, Code: code, Stderr: tail.buf}
 	}
 	return err
+}
+
+// run waits for the command alone. With Cmd.Stdin it would wait for the
+// reader too, which may have nothing to say for ever.
+func run(c *exec.Cmd, stdin io.Reader) error {
+	if stdin == nil {
+		return c.Run()
+	}
+	w, err := c.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	go func() {
+		_, _ = io.Copy(w, stdin) // a command may end before it has read everything
+		_ = w.Close()
+	}()
+	return c.Wait()
+}
+
+// A tail hands on what is written and keeps the end of it.
+type tail struct {
+	w   io.Writer
+	buf []byte
+}
+
+const tailSize = 64 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.buf = append(t.buf, p...)
+	if over := len(t.buf) - tailSize; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	if t.w == nil {
+		return len(p), nil
+	}
+	return t.w.Write(p)
 }

@@ -30,7 +30,7 @@ type Streams struct {
 // returns its exit code. When teal was started by itself as the process of a
 // built-in runtime, it serves that instead.
 func Main(args []string, s Streams) int {
-	if name, ok := loader.BuiltinRequested(args); ok {
+	if name, ok := loader.BuiltinRequested(args[1:]); ok {
 		switch name {
 		case "docker":
 			sdk.Serve(docker.New())

@@ -53,7 +53,7 @@ func (o *options) bind(cmd *cobra.Command) {
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "say on standard error what happens below")
 	f.StringVar(&o.adHoc.App, "app", "", "the app's name, in place of an app file")
 	f.StringVar(&o.adHoc.Image, "image", "", "with --app: the image")
-	f.Uint16Var(&o.adHoc.Port, "port", 0, "with --app: the port inside the container")
+	f.IntVar(&o.adHoc.Port, "port", 0, "with --app: the port inside the container")
 	f.StringVar(&o.adHoc.HTTP, "http", "", "with --app: a path that answers when green is healthy")
 	f.StringVar(&o.adHoc.Proxy, "proxy", "", "with --app: the proxy on the hosts, nginx")
 	f.StringSliceVar(&o.adHoc.Listen, "listen", nil, "with --app: have the proxy listen there for the app, such as 80")

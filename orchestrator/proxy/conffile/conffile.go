@@ -187,8 +187,7 @@ func (f File) restore(ctx context.Context, h plugins.Host, before string, check 
 		Args:   append([]string{"sh", "-c", backScript, "teal", f.Path, before}, check...),
 		Become: f.Become,
 	})
-	var exit *plugins.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*plugins.ExitError](err); ok {
 		err = reason(exit)
 	}
 	if err == nil && reload != nil {

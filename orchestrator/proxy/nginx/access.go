@@ -19,7 +19,7 @@ func parseIdentity(status string) identity {
 	for line := range strings.Lines(status) {
 		name, values, _ := strings.Cut(line, ":")
 		var numbers []int
-		for _, f := range strings.Fields(values) {
+		for f := range strings.FieldsSeq(values) {
 			if n, err := strconv.Atoi(f); err == nil {
 				numbers = append(numbers, n)
 			}

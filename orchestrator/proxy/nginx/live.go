@@ -106,7 +106,7 @@ func proveOn(ctx context.Context, h plugins.Host, l proxy.Layout, c *line, want 
 		c = nil
 		select {
 		case <-ctx.Done():
-			return a, failed(h, "ask nginx which slot serves "+l.App, plugins.KindOf(err), err)
+			return a, fmt.Errorf("ask nginx what serves: %w", err)
 		case <-time.After(pause):
 		}
 	}

@@ -94,7 +94,7 @@ func (p *Proxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (ch
 	if err != nil || seen.ready(conf, generation) {
 		return false, err
 	}
-	repaired := !seen.intact()
+	repaired := !seen.intact() || seen.liveErr != nil
 	s, err := p.survey(ctx, h, l)
 	if err != nil {
 		return false, err
@@ -108,7 +108,9 @@ func (p *Proxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (ch
 	if seen, err = look(ctx, h, l); err != nil {
 		return false, err
 	}
-	seen.conf = s.current
+	if s.current != nil { // the login user may not be allowed to read it
+		seen.conf = s.current
+	}
 	if seen.loaded(conf, generation) {
 		return repaired, note(ctx, h, l, s.place)
 	}

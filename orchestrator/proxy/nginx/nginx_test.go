@@ -24,16 +24,16 @@ import (
 
 // A daemon is an nginx of a test's own, in a folder of its own.
 type daemon struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	conf string
 	cmd  *exec.Cmd
 }
 
 // publicDir makes a folder that the workers of nginx may enter.
-func publicDir(t *testing.T) string {
+func publicDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "teal-nginx-")
+	dir, err := os.MkdirTemp("", "teal-nginx-") //nolint:usetesting // the folder of t.TempDir is closed to others
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ http {
 `
 
 // start runs an nginx with the given site files, which may be none.
-func start(t *testing.T, sites ...string) *daemon {
+func start(t testing.TB, sites ...string) *daemon {
 	t.Helper()
 	if _, err := exec.LookPath("nginx"); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -136,7 +136,7 @@ func (d *daemon) workers() string {
 	pid := d.cmd.Process.Pid
 	kids, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	var found []string
-	for _, k := range strings.Fields(string(kids)) {
+	for k := range strings.FieldsSeq(string(kids)) {
 		title, _ := os.ReadFile("/proc/" + k + "/cmdline")
 		if bytes.HasPrefix(title, []byte("nginx: worker process")) && !bytes.Contains(title, []byte("shutting down")) {
 			found = append(found, k)
@@ -158,7 +158,7 @@ func (d *daemon) file(name string) string {
 var nextPort atomic.Uint32
 
 // port returns one that is free and outside of the ephemeral range.
-func port(t *testing.T) uint16 {
+func port(t testing.TB) uint16 {
 	t.Helper()
 	for range 2000 {
 		p := uint16(20000 + (uint32(os.Getpid())*37+nextPort.Add(1))%10000)
@@ -178,7 +178,7 @@ func loopback(p uint16) netip.AddrPort {
 
 // app starts a program in each slot, which answers with the slot's name, and
 // returns a layout for both.
-func app(t *testing.T, name string) proxy.Layout {
+func app(t testing.TB, name string) proxy.Layout {
 	t.Helper()
 	l := proxy.Layout{
 		App:      name,
@@ -198,7 +198,7 @@ func app(t *testing.T, name string) proxy.Layout {
 
 // serve runs an app: / answers with its slot, /slow takes its time, /echo
 // gives back what it reads as it comes.
-func serve(t *testing.T, slot string) netip.AddrPort {
+func serve(t testing.TB, slot string) netip.AddrPort {
 	t.Helper()
 	addr := loopback(port(t))
 	mux := http.NewServeMux()
@@ -218,8 +218,10 @@ func serve(t *testing.T, slot string) netip.AddrPort {
 	})
 	mux.HandleFunc("/echo", echo)
 	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Accel-Redirect", "/inside/of/the/site")
 		_ = r.Header.Write(w)
+	})
+	mux.HandleFunc("/accel", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Accel-Redirect", "/inside/of/the/site")
 	})
 	l, err := net.Listen("tcp", addr.String())
 	if err != nil {
@@ -263,7 +265,7 @@ func userSite(p uint16, upstream string) string {
 `, p, upstream)
 }
 
-func get(t *testing.T, url string) string {
+func get(t testing.TB, url string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 	if err != nil {
@@ -283,34 +285,19 @@ func get(t *testing.T, url string) string {
 
 func host() plugins.Host { return plugintest.Local("web1") }
 
-// prepared starts an nginx with an app behind a user's site, and prepares it.
-func prepared(t *testing.T) (*daemon, proxy.Layout, string) {
+// prepared starts an nginx, adds a user's site of an app that it does not know
+// yet, as people do, and prepares it.
+func prepared(t testing.TB) (*daemon, proxy.Layout, string) {
 	t.Helper()
 	site := port(t)
 	d := start(t)
 	l := app(t, "shop")
-	prepare(t, d, l, true)
 	d.write("sites-enabled/shop", userSite(site, "shop"))
-	if out, err := exec.Command("nginx", "-p", d.dir, "-c", d.conf, "-s", "reload").CombinedOutput(); err != nil {
-		t.Fatalf("reload: %v: %s", err, out)
-	}
-	await(t, fmt.Sprintf("127.0.0.1:%d", site))
+	prepare(t, d, l, true)
 	return d, l, fmt.Sprintf("http://127.0.0.1:%d", site)
 }
 
-func await(t *testing.T, addr string) {
-	t.Helper()
-	for range 300 {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			_ = c.Close()
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("nothing listens on %s", addr)
-}
-
-func prepare(t *testing.T, d *daemon, l proxy.Layout, want bool) {
+func prepare(t testing.TB, d *daemon, l proxy.Layout, want bool) {
 	t.Helper()
 	changed, err := d.proxy().Prepare(t.Context(), host(), l)
 	if err != nil {
@@ -321,14 +308,14 @@ func prepare(t *testing.T, d *daemon, l proxy.Layout, want bool) {
 	}
 }
 
-func switchTo(ctx context.Context, t *testing.T, d *daemon, l proxy.Layout, slot proxy.Slot) {
+func switchTo(ctx context.Context, t testing.TB, d *daemon, l proxy.Layout, slot proxy.Slot) {
 	t.Helper()
 	if err := d.proxy().Switch(ctx, host(), l, proxy.Route{App: l.App, Slot: slot, Share: 100}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func observe(t *testing.T, d *daemon, l proxy.Layout) proxy.Observation {
+func observe(t testing.TB, d *daemon, l proxy.Layout) proxy.Observation {
 	t.Helper()
 	o, err := d.proxy().Observe(t.Context(), host(), l)
 	if err != nil {

@@ -73,7 +73,7 @@ func (s survey) reload(ctx context.Context, h plugins.Host) error {
 	case errors.As(err, &exit) && exit.Code == codeLost:
 		err = fmt.Errorf("nginx did not take the configuration and goes on with the former one: %s", logged(exit.Stderr))
 	}
-	return failed(h, "reload nginx", plugins.KindOf(err), err)
+	return fmt.Errorf("reload: %w", err)
 }
 
 // logged shortens lines of an error log, of which nginx repeats some, to what
@@ -98,7 +98,7 @@ func logged(text []byte) string {
 func (s survey) announcements() []string {
 	var flags []string
 	for _, name := range slices.Sorted(maps.Keys(s.conf.files)) {
-		for _, m := range regexp.MustCompile(`-f\s+(/[A-Za-z0-9_.,@+/-]*/route/announce)\b`).FindAllStringSubmatch(s.conf.files[name], -1) {
+		for _, m := range regexp.MustCompile(`-f\s+"?(/[A-Za-z0-9_.,@+/-]*/route/announce)\b`).FindAllStringSubmatch(s.conf.files[name], -1) {
 			flags = append(flags, m[1])
 		}
 	}

@@ -3,10 +3,8 @@ package nginx
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,126 +36,6 @@ func sections(out []byte) []section {
 // line returns the text of a section that has one line.
 func (s section) line() string { return string(bytes.TrimSpace(s.text)) }
 
-// A master is a running nginx.
-type master struct {
-	pid   int
-	uid   string
-	exe   string
-	cwd   string
-	flags []string // -c, -p, -g and -e as it was started
-}
-
-const findScript = sectionShell + `
-section uid; id -u
-section installed; command -v nginx
-for f in $(grep -l '^nginx: master process' /proc/[0-9]*/cmdline 2>/dev/null); do
-	d=${f%/cmdline}
-	exe=$(readlink "$d/exe") || exe=
-	if [ -n "$exe" ] && ! [ "$d/root/." -ef /. ]; then
-		section contained
-		continue
-	fi
-	uid=$(sed -n 's/^Uid:[^0-9]*\([0-9]*\).*/\1/p' "$d/status") || continue
-	section master
-	printf '%s\n%s\n%s\n%s\n' "${d#/proc/}" "$uid" "$exe" "$(readlink "$d/cwd")"
-	tr -d '\000' <"$d/cmdline"
-done
-exit 0
-`
-
-// masters returns the running nginx processes that the host's own files
-// belong to, an error when there is none that can be asked.
-func masters(ctx context.Context, h plugins.Host) ([]master, error) {
-	const op = "find nginx"
-	var out bytes.Buffer
-	err := h.Run(ctx, &plugins.Command{Args: []string{"sh", "-c", findScript, "teal"}, Become: true, Stdout: &out})
-	if err != nil {
-		return nil, failed(h, op, plugins.KindOf(err), err)
-	}
-	var (
-		found          []master
-		uid, installed string
-		contained      int
-	)
-	for _, sec := range sections(out.Bytes()) {
-		switch sec.name {
-		case "uid":
-			uid = sec.line()
-		case "installed":
-			installed = sec.line()
-		case "contained":
-			contained++
-		case "master":
-			found = append(found, parseMaster(sec.line()))
-		}
-	}
-	switch {
-	case len(found) > 0:
-	case contained > 0:
-		return nil, failed(h, op, plugins.Unsupported, errors.New("nginx runs in a container only: teal needs one on the host itself"))
-	case installed != "":
-		return nil, failed(h, op, plugins.Unavailable, fmt.Errorf("%s does not run: start it, with systemctl enable --now nginx for example", installed))
-	default:
-		return nil, failed(h, op, plugins.NotFound, errors.New("nginx is not installed: install it, with apt-get install nginx for example"))
-	}
-	mine := slices.DeleteFunc(slices.Clone(found), func(m master) bool { return m.exe == "" || m.uid != uid })
-	if len(mine) == 0 {
-		return nil, failed(h, op, plugins.Denied, fmt.Errorf("nginx runs as user %s and the login as user %s: set become in the inventory so that they are the same", found[0].uid, uid))
-	}
-	return mine, nil
-}
-
-// parseMaster reads what findScript writes of a master.
-func parseMaster(text string) master {
-	lines := strings.SplitN(text, "\n", 5)
-	for len(lines) < 5 {
-		lines = append(lines, "")
-	}
-	pid, _ := strconv.Atoi(lines[0]) // the name of a folder in /proc
-	return master{
-		pid:   pid,
-		uid:   lines[1],
-		exe:   strings.TrimSuffix(lines[2], " (deleted)"), // the package was renewed since
-		cwd:   lines[3],
-		flags: parseTitle(lines[4]),
-	}
-}
-
-// parseTitle reads the flags that say which configuration a master has out of
-// the title of its process: its arguments, joined by blanks.
-func parseTitle(title string) []string {
-	words := strings.Fields(strings.TrimPrefix(title, "nginx: master process"))
-	isFlag := func(w string) bool { return len(w) > 1 && w[0] == '-' && strings.IndexByte("cpgeq", w[1]) >= 0 }
-	var flags []string
-	for i := 0; i < len(words); i++ {
-		if !isFlag(words[i]) || words[i][1] == 'q' {
-			continue
-		}
-		flag, value := words[i][:2], words[i][2:]
-		for i+1 < len(words) && (value == "" || flag == "-g" && !isFlag(words[i+1])) {
-			i++
-			value = strings.TrimSpace(value + " " + words[i])
-		}
-		flags = append(flags, flag, value)
-	}
-	return flags
-}
-
-// flag returns the value of a flag of a master, "" when it has none.
-func (m master) flag(name string) string {
-	if i := slices.Index(m.flags, name); i >= 0 {
-		return m.flags[i+1]
-	}
-	return ""
-}
-
-// command returns the arguments that run the master's own binary on its own
-// configuration.
-func (m master) command(args ...string) []string {
-	cmd := []string{"sh", "-c", `cd "$1" 2>/dev/null || cd /; shift; exec "$@"`, "teal", m.cwd, m.exe}
-	return append(append(cmd, m.flags...), args...)
-}
-
 // A confFile is a file that nginx reads.
 type confFile struct{ path, text string }
 
@@ -182,8 +60,8 @@ const inspectScript = sectionShell + `
 dir=$1 ports=$2 pid=$3 cwd=$4; shift 4
 cd "$cwd" 2>/dev/null || cd /
 section build; "$@" -V 2>&1
-section dump; "$@" -T 2>&1
-section code; echo $?
+section dump; "$@" -T 2>&1; code=$?
+section code; echo $code
 section sockets; ls -l "/proc/$pid/fd" | sed -n 's/.*socket:\[\([0-9]*\)\].*/\1/p'
 section ports; grep -hiE "^ *[0-9]+: [0-9A-F]+:($ports) " /proc/net/tcp /proc/net/tcp6
 for k in $(cat /proc/$pid/task/*/children 2>/dev/null || pgrep -P "$pid"); do
@@ -208,14 +86,18 @@ func (p *Proxy) survey(ctx context.Context, h plugins.Host, l proxy.Layout) (sur
 	if err != nil {
 		return survey{}, err
 	}
-	var fit []survey
+	var (
+		fit    []survey
+		unread error // of an nginx that cannot be looked at, or ended meanwhile
+	)
 	for _, m := range found {
 		if c := m.flag("-c"); p.Config != "" && path.IsAbs(c) && path.Clean(c) != path.Clean(p.Config) {
 			continue
 		}
 		s, err := inspect(ctx, h, l, m)
 		if err != nil {
-			return survey{}, err
+			unread = err
+			continue
 		}
 		if p.Config == "" || s.conf.main == path.Clean(p.Config) {
 			fit = append(fit, s)
@@ -229,6 +111,8 @@ func (p *Proxy) survey(ctx context.Context, h plugins.Host, l proxy.Layout) (sur
 	switch {
 	case len(fit) == 1:
 		return fit[0], nil
+	case len(fit) == 0 && unread != nil:
+		return survey{}, unread
 	case len(fit) == 0:
 		return survey{}, failed(h, "find nginx", plugins.NotFound, fmt.Errorf("none of %d that run reads %s", len(found), p.Config))
 	}
@@ -326,44 +210,6 @@ func parseDump(text string) (said string, files []confFile) {
 	}
 	flush()
 	return said, files
-}
-
-// option returns the value of a configure argument of a build.
-func option(build, name string) string {
-	m := regexp.MustCompile(`--` + name + `=(\S+)`).FindStringSubmatch(build)
-	if m == nil {
-		return ""
-	}
-	return m[1]
-}
-
-// prefix returns the folder that paths of the command line and of logs are
-// relative to.
-func (m master) prefix(build string) string {
-	p := m.flag("-p")
-	if p == "" {
-		p = option(build, "prefix")
-	}
-	if p == "" {
-		p = "/usr/local/nginx"
-	}
-	if !path.IsAbs(p) {
-		p = path.Join(m.cwd, p)
-	}
-	return p
-}
-
-// mainPath returns the path of the main configuration file.
-func (m master) mainPath(build string) string {
-	for _, p := range []string{m.flag("-c"), option(build, "conf-path"), "conf/nginx.conf"} {
-		switch {
-		case path.IsAbs(p):
-			return path.Clean(p)
-		case p != "":
-			return path.Join(m.prefix(build), p)
-		}
-	}
-	return ""
 }
 
 // errorLog returns the file that nginx reports lost reloads in, "" when that is

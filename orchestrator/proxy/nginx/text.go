@@ -90,8 +90,9 @@ func listens(s proxy.Site) []string {
 }
 
 // id makes an app's name a part of the names of variables, no two apps the
-// same one.
+// same one, and short enough for nginx's table of them.
 func id(app string) string {
+	const most = 24
 	var b strings.Builder
 	for _, c := range []byte(app) {
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
@@ -100,7 +101,11 @@ func id(app string) string {
 			fmt.Fprintf(&b, "_%02x", c)
 		}
 	}
-	return b.String()
+	if b.Len() <= most {
+		return b.String()
+	}
+	sum := sha256.Sum256([]byte(app))
+	return b.String()[:most-8] + "__" + hex.EncodeToString(sum[:4])
 }
 
 // valid reports what in l cannot be written into a configuration file. Nothing

@@ -1,0 +1,275 @@
+package display
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/charmbracelet/x/ansi"
+
+	"github.com/teal-deploy/teal/orchestrator"
+)
+
+// A mark is what a cell of the board says of a step.
+type mark int
+
+const (
+	waiting mark = iota
+	running
+	done
+	skipped
+	failed
+)
+
+// glyphs are the marks as a terminal shows them: with UTF-8 and without.
+func glyphs(utf8 bool) [5]string {
+	if utf8 {
+		return [5]string{"·", "▸", "✓", "–", "✗"}
+	}
+	return [5]string{".", ">", "+", "-", "x"}
+}
+
+// A row is a host on the board.
+type row struct {
+	name  string
+	cells [7]mark
+	state mark // of the whole
+	text  string
+}
+
+// A board is the state of a run, as a matrix of hosts and steps. It knows no
+// terminal: events go in, lines of text come out.
+type board struct {
+	title   string
+	started time.Time
+	rows    []*row
+	byName  map[string]*row
+	note    string // the newest text that concerns the whole run
+
+	palette palette
+	glyphs  [5]string
+}
+
+func newBoard(title string, hosts []string, started time.Time, p palette, utf8 bool) *board {
+	b := &board{title: clean(title), started: started, byName: map[string]*row{}, palette: p, glyphs: glyphs(utf8)}
+	for _, name := range hosts {
+		b.row(name)
+	}
+	return b
+}
+
+func (b *board) row(name string) *row {
+	r := b.byName[name]
+	if r == nil {
+		r = &row{name: clean(name)}
+		b.rows = append(b.rows, r)
+		b.byName[name] = r
+	}
+	return r
+}
+
+// apply takes an event in.
+func (b *board) apply(e orchestrator.Event) {
+	text := clean(e.Text)
+	if e.Status == orchestrator.StatusFailed {
+		text = reason(e)
+	}
+	if e.Host == "" {
+		b.note = cmp.Or(text, b.note)
+		return
+	}
+	r := b.row(e.Host)
+	if m, ok := markOf(e.Status); ok {
+		if i := slices.Index(orchestrator.Steps(), e.Step); i >= 0 {
+			r.cells[i] = m
+		}
+		r.advance(e.Step, m)
+	}
+	if e.Status == orchestrator.StatusFailed || r.state != failed {
+		label := ""
+		if text != "" && e.Step != "" {
+			label = string(e.Step) + ": "
+		}
+		r.text = cmp.Or(label+text, r.text)
+		if r.state == done && text == "" {
+			r.text = ""
+		}
+	}
+}
+
+func markOf(s orchestrator.Status) (mark, bool) {
+	switch s {
+	case orchestrator.StatusStarted:
+		return running, true
+	case orchestrator.StatusDone:
+		return done, true
+	case orchestrator.StatusSkipped:
+		return skipped, true
+	case orchestrator.StatusFailed:
+		return failed, true
+	case orchestrator.StatusOutput, orchestrator.StatusInfo, orchestrator.StatusWarning:
+	}
+	return waiting, false
+}
+
+// advance derives the state of the whole row. What has failed stays so.
+func (r *row) advance(step orchestrator.Step, m mark) {
+	ends := step == orchestrator.StepTeardown || step == orchestrator.StepConnect && m == skipped
+	switch {
+	case r.state == failed:
+	case m == failed || step == orchestrator.StepUndo:
+		r.state = failed
+	case ends && (m == done || m == skipped):
+		r.state = done
+	default:
+		r.state = running
+	}
+}
+
+// reason is the text of a failure on one line.
+func reason(e orchestrator.Event) string {
+	text := clean(e.Text)
+	if e.Err == nil {
+		return text
+	}
+	if text != "" {
+		text += ": "
+	}
+	return text + clean(e.Err.Error())
+}
+
+// view draws the board into at most height lines of at most width columns.
+// Hosts that do not fit are counted instead: first those that are done.
+func (b *board) view(width, height int, now time.Time) []string {
+	lines := []string{b.headline(width, now)}
+	shown, hidden := b.choose(height - 2)
+	layout := b.layout(width)
+	if height > 2 {
+		lines = append(lines, b.palette.paint(faint, layout.header()))
+	}
+	for _, r := range shown {
+		lines = append(lines, b.line(layout, r))
+	}
+	if len(hidden) > 0 {
+		lines = append(lines, b.palette.paint(faint, fit(fmt.Sprintf("… and %d more: %s", len(hidden), census(hidden)), width)))
+	}
+	return lines
+}
+
+func (b *board) headline(width int, now time.Time) string {
+	text := fmt.Sprintf("%s  %s  %s", b.title, census(b.rows), duration(max(now.Sub(b.started), 0).Truncate(time.Second)))
+	if b.note != "" {
+		text += "  " + b.note
+	}
+	return b.palette.paint(bold, ansi.Truncate(text, width, "…"))
+}
+
+// census counts rows by state: "1 failed, 30 running, 12 done, 7 waiting".
+func census(rows []*row) string {
+	var counts [5]int
+	for _, r := range rows {
+		counts[r.state]++
+	}
+	var parts []string
+	for _, s := range []struct {
+		mark mark
+		word string
+	}{{failed, "failed"}, {running, "running"}, {done, "done"}, {waiting, "waiting"}} {
+		if n := counts[s.mark]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, s.word))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// choose picks the rows for room lines, in the order of the board.
+func (b *board) choose(room int) (shown, hidden []*row) {
+	if len(b.rows) <= room {
+		return b.rows, nil
+	}
+	room = max(room-1, 0) // a line counts the hidden
+	rank := [5]int{failed: 0, running: 1, skipped: 1, waiting: 2, done: 3}
+	byRank := slices.Clone(b.rows)
+	slices.SortStableFunc(byRank, func(x, y *row) int { return cmp.Compare(rank[x.state], rank[y.state]) })
+	visible := map[*row]bool{}
+	for _, r := range byRank[:room] {
+		visible[r] = true
+	}
+	for _, r := range b.rows {
+		if visible[r] {
+			shown = append(shown, r)
+		} else {
+			hidden = append(hidden, r)
+		}
+	}
+	return shown, hidden
+}
+
+// A layout is the widths of the board's columns.
+type layout struct {
+	host, text int
+	named      bool // a column for every step, with its name above
+}
+
+func (b *board) layout(width int) layout {
+	host := len("HOST")
+	for _, r := range b.rows {
+		host = max(host, ansi.StringWidth(r.name))
+	}
+	l := layout{host: min(host, max(width/4, 4)), named: width >= 90}
+	l.text = max(width-ansi.StringWidth(l.header()), 0)
+	return l
+}
+
+func (l layout) header() string {
+	h := fit("HOST", l.host) + "  "
+	if !l.named {
+		return h + "STEPS    "
+	}
+	for _, s := range orchestrator.Steps() {
+		h += strings.ToUpper(string(s)) + " "
+	}
+	return h + " "
+}
+
+func (b *board) line(l layout, r *row) string {
+	var cells strings.Builder
+	for i, s := range orchestrator.Steps() {
+		cell := b.palette.paint(colour(r.cells[i], s), b.glyphs[r.cells[i]])
+		if l.named {
+			cell = pad(cell, len(s)+1)
+		}
+		cells.WriteString(cell)
+	}
+	var c paint
+	switch r.state {
+	case failed:
+		c = red
+	case done, waiting:
+		c = faint
+	case running, skipped:
+	}
+	text := ansi.Truncate(r.text, l.text, "…")
+	if !l.named {
+		cells.WriteString(" ")
+	}
+	return strings.TrimRight(fit(r.name, l.host)+"  "+cells.String()+" "+b.palette.paint(c, text), " ")
+}
+
+// colour paints what is over in teal, the switch, after which green serves,
+// in green, and what goes on in blue.
+func colour(m mark, s orchestrator.Step) paint {
+	switch {
+	case m == failed:
+		return red
+	case m == running:
+		return blue
+	case m == done && s == orchestrator.StepSwitch:
+		return green
+	case m == done:
+		return teal
+	}
+	return faint
+}

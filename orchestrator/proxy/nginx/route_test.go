@@ -1,0 +1,373 @@
+package nginx
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/plugins"
+)
+
+func TestPrepareThenSwitchThenObserve(t *testing.T) {
+	d, l, url := prepared(t)
+	blue := proxy.Route{App: "shop", Slot: proxy.Blue, Share: 100}
+	green := proxy.Route{App: "shop", Slot: proxy.Green, Share: 100}
+	for _, r := range []proxy.Route{blue, green, green, blue} {
+		switchTo(t.Context(), t, d, l, r.Slot)
+		want := proxy.Observation{Prepared: true, Disk: r, Live: r}
+		if diff := cmp.Diff(want, observe(t, d, l)); diff != "" {
+			t.Errorf("after the switch to %s (-want +got):\n%s", r, diff)
+		}
+		if got := get(t, url); got != string(r.Slot) {
+			t.Errorf("the site answers %q, want %s", got, r.Slot)
+		}
+	}
+}
+
+func TestSwitchTakesTwoRoundTrips(t *testing.T) {
+	d, l, _ := prepared(t)
+	c := &counting{Host: host()}
+	if err := d.proxy().Switch(t.Context(), c, l, green("shop")); err != nil {
+		t.Fatal(err)
+	}
+	if c.runs.Load() != 1 || c.dials.Load() != 1 || c.becomes.Load() != 0 {
+		t.Errorf("it took %d commands, %d of them as root, and %d connections", c.runs.Load(), c.becomes.Load(), c.dials.Load())
+	}
+}
+
+func green(app string) proxy.Route { return proxy.Route{App: app, Slot: proxy.Green, Share: 100} }
+
+func TestSwitchToAShare(t *testing.T) {
+	t.Parallel()
+	d, l, url := prepared(t)
+	for _, c := range []struct{ route, seen proxy.Route }{
+		{proxy.Route{App: "shop", Slot: proxy.Green, Share: 20}, proxy.Route{App: "shop", Slot: proxy.Blue, Share: 80}},
+		{proxy.Route{App: "shop", Slot: proxy.Green, Share: 70}, proxy.Route{App: "shop", Slot: proxy.Green, Share: 70}},
+		{proxy.Route{App: "shop", Slot: proxy.Blue, Share: 50}, proxy.Route{App: "shop", Slot: proxy.Blue, Share: 50}},
+		{proxy.Route{App: "shop", Slot: proxy.Blue, Share: 99}, proxy.Route{App: "shop", Slot: proxy.Blue, Share: 99}},
+		{proxy.Route{App: "shop", Slot: proxy.Blue, Share: 0}, green("shop")},
+	} {
+		if err := d.proxy().Switch(t.Context(), host(), l, c.route); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(proxy.Observation{Prepared: true, Disk: c.seen, Live: c.seen}, observe(t, d, l)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.route, diff)
+		}
+		n := 0
+		for range 500 {
+			if get(t, url) == string(c.route.Slot) {
+				n++
+			}
+		}
+		// Five times the deviation that a fair coin would have.
+		if got := float64(n) / 5; got < float64(c.route.Share)-12 || got > float64(c.route.Share)+12 {
+			t.Errorf("%s: %.1f%% of the requests", c.route, got)
+		}
+	}
+}
+
+func TestSwitchRefusesANonsensicalRoute(t *testing.T) {
+	l := layout()
+	for _, r := range []proxy.Route{
+		{App: "shop", Slot: "teal", Share: 100},
+		{App: "shop", Slot: proxy.Blue, Share: 101},
+		{App: "shop", Slot: proxy.Blue, Share: -1},
+		{App: "news", Slot: proxy.Blue, Share: 100},
+	} {
+		c := &counting{Host: host()}
+		if err := new(Proxy).Switch(t.Context(), c, l, r); !errors.Is(err, plugins.Invalid) || c.runs.Load()+c.dials.Load() > 0 {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+	l.App = "no such\napp"
+	if err := new(Proxy).Switch(t.Context(), host(), l, green(l.App)); !errors.Is(err, plugins.Invalid) {
+		t.Errorf("a bad layout: %v", err)
+	}
+}
+
+func TestSwitchWithNginxDownChangesNothing(t *testing.T) {
+	d, l, _ := prepared(t)
+	d.kill(syscall.SIGTERM)
+	err := d.proxy().Switch(t.Context(), host(), l, green("shop"))
+	if !errors.Is(err, plugins.Unavailable) || errors.Is(err, proxy.ErrUnknown) {
+		t.Errorf("error %v", err)
+	}
+	if o := observe(t, d, l); o.Disk.Slot != proxy.Blue {
+		t.Errorf("observed %+v", o)
+	}
+}
+
+func TestSwitchOfAnAppThatIsNotPrepared(t *testing.T) {
+	d, l, _ := prepared(t)
+	l.Dir = publicDir(t)
+	err := d.proxy().Switch(t.Context(), host(), l, green("shop"))
+	if !errors.Is(err, plugins.NotFound) || errors.Is(err, proxy.ErrUnknown) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestSwitchWithoutProofIsTakenBack(t *testing.T) {
+	t.Parallel()
+	d, l, url := prepared(t)
+	c := &counting{Host: host()}
+	c.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		if c.runs.Load() < 2 { // until the switch is taken back
+			ours, theirs := net.Pipe()
+			go replay(theirs, "HTTP/1.1 200 OK\r\nTeal-App: shop\r\nTeal-Slot: blue\r\nContent-Length: 18\r\n\r\nblue 100 green 0 \n")
+			return ours, nil
+		}
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}
+	err := d.proxy().Switch(t.Context(), c, l, green("shop"))
+	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "blue serves as before") {
+		t.Errorf("error %v", err)
+	}
+	if o := observe(t, d, l); o.Live.Slot != proxy.Blue || o.Disk.Slot != proxy.Blue {
+		t.Errorf("observed %+v", o)
+	}
+	if got := get(t, url); got != "blue" {
+		t.Errorf("the site answers %q", got)
+	}
+}
+
+// replay answers every request on c with text.
+func replay(c net.Conn, text string) {
+	b := make([]byte, 1<<12)
+	for {
+		if _, err := c.Read(b); err != nil {
+			return
+		}
+		if _, err := io.WriteString(c, text); err != nil {
+			return
+		}
+	}
+}
+
+func TestSwitchThatCanNeitherBeProvenNorTakenBackIsUnknown(t *testing.T) {
+	t.Parallel()
+	needsRoot(t)
+	d, l, _ := prepared(t)
+	c := &counting{Host: host(), before: func([]string) error { return os.Chmod(l.Dir, 0o700) }}
+	err := d.proxy().Switch(t.Context(), c, l, green("shop"))
+	if !errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "cannot read") {
+		t.Errorf("error %v", err)
+	}
+	if o := observe(t, d, l); !strings.Contains(o.Problem, "cannot read") || o.Disk.Slot != proxy.Blue {
+		t.Errorf("observed %+v", o)
+	}
+}
+
+func TestSwitchOverALostConnectionIsUnknown(t *testing.T) {
+	d, l, _ := prepared(t)
+	lost := &plugins.Error{Op: "run", Host: "web1", Kind: plugins.Lost, Err: errors.New("connection reset")}
+	c := &counting{Host: host(), before: func([]string) error { return lost }}
+	err := d.proxy().Switch(t.Context(), c, l, green("shop"))
+	if !errors.Is(err, proxy.ErrUnknown) || !errors.Is(err, plugins.Lost) {
+		t.Errorf("error %v", err)
+	}
+	for _, c := range []*counting{
+		{Host: host(), before: func([]string) error { return lost }},
+		{Host: host(), dial: func(context.Context, string) (net.Conn, error) { return nil, lost }},
+	} {
+		if _, err := d.proxy().Observe(t.Context(), c, l); !errors.Is(err, plugins.Lost) {
+			t.Errorf("Observe: %v", err)
+		}
+	}
+}
+
+func TestCancelledSwitchIsTakenBack(t *testing.T) {
+	d, l, _ := prepared(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c := &counting{Host: host(), after: func([]string) { cancel() }}
+	err := d.proxy().Switch(ctx, c, l, green("shop"))
+	if !errors.Is(err, context.Canceled) || errors.Is(err, proxy.ErrUnknown) {
+		t.Errorf("error %v", err)
+	}
+	if o := observe(t, d, l); o.Live.Slot != proxy.Blue || o.Disk.Slot != proxy.Blue {
+		t.Errorf("observed %+v", o)
+	}
+}
+
+func TestObserveOfAnAppThatIsNotPrepared(t *testing.T) {
+	l := app(t, "shop")
+	o, err := new(Proxy).Observe(t.Context(), host(), l)
+	if diff := cmp.Diff(proxy.Observation{}, o); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestObserveSeesDiskAndLiveDiffer(t *testing.T) {
+	d, l, _ := prepared(t)
+	other := l
+	other.Dir = publicDir(t)
+	if err := makeRoute(t.Context(), host(), other); err != nil {
+		t.Fatal(err)
+	}
+	if err := note(t.Context(), host(), other, filepath.Join(d.dir, "conf.d/teal-shop.conf")); err != nil {
+		t.Fatal(err)
+	}
+	switchTo(t.Context(), t, d, l, proxy.Green)
+	o := observe(t, d, other)
+	if o.Live.Slot != proxy.Green || o.Disk.Slot != proxy.Blue || o.Problem != "nginx serves green, but the disk says blue" || !o.Outdated {
+		t.Errorf("observed %+v", o)
+	}
+}
+
+func TestRoutedScriptSaysYesUnlessSure(t *testing.T) {
+	t.Parallel()
+	route := func(t *testing.T, l proxy.Layout, share int) {
+		t.Helper()
+		if _, _, err := turn(t.Context(), host(), l, share); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		change      func(t *testing.T, l proxy.Layout)
+		blue, green int // exit codes
+	}{
+		"blue":          {func(t *testing.T, l proxy.Layout) { route(t, l, 0) }, 0, 1},
+		"green":         {func(t *testing.T, l proxy.Layout) { route(t, l, 100) }, 1, 0},
+		"a share":       {func(t *testing.T, l proxy.Layout) { route(t, l, 5) }, 0, 0},
+		"nearly all":    {func(t *testing.T, l proxy.Layout) { route(t, l, 99) }, 0, 0},
+		"no link":       {func(_ *testing.T, l proxy.Layout) { _ = os.Remove(routeDir(l) + "/cur") }, 0, 0},
+		"no folder":     {func(_ *testing.T, l proxy.Layout) { _ = os.RemoveAll(l.Dir) }, 0, 0},
+		"dangling link": {func(_ *testing.T, l proxy.Layout) { _ = os.RemoveAll(routeDir(l) + "/w000") }, 0, 0},
+		"no link but a folder": {func(_ *testing.T, l proxy.Layout) {
+			_ = os.Remove(routeDir(l) + "/cur")
+			_ = os.Rename(routeDir(l)+"/w100", routeDir(l)+"/cur")
+		}, 0, 0},
+		"a link to elsewhere": {func(_ *testing.T, l proxy.Layout) {
+			_ = os.Remove(routeDir(l) + "/cur")
+			_ = os.Symlink("../route/w100", routeDir(l)+"/cur")
+		}, 0, 0},
+		"a file too few": {func(t *testing.T, l proxy.Layout) {
+			route(t, l, 100)
+			_ = os.Remove(routeDir(l) + "/w100/42")
+		}, 0, 0},
+		"a file too many": {func(_ *testing.T, l proxy.Layout) { _ = os.WriteFile(routeDir(l)+"/w000/42", nil, 0o644) }, 0, 0},
+	} {
+		for _, shell := range [][]string{{"sh"}, {"busybox", "sh"}, {"bash", "--posix"}} {
+			t.Run(name+" in "+shell[0], func(t *testing.T) {
+				if _, err := exec.LookPath(shell[0]); err != nil {
+					t.Skip("not installed")
+				}
+				l := layout()
+				l.Dir = publicDir(t)
+				if err := makeRoute(t.Context(), host(), l); err != nil {
+					t.Fatal(err)
+				}
+				c.change(t, l)
+				for slot, want := range map[proxy.Slot]int{proxy.Blue: c.blue, proxy.Green: c.green, "other": 0} {
+					script, args := new(Proxy).RoutedScript(l, slot)
+					cmd := exec.Command(shell[0], append(append(shell[1:], "-c", script, "teal"), args...)...)
+					out, err := cmd.CombinedOutput()
+					if got := cmd.ProcessState.ExitCode(); got != want || len(bytes.TrimSpace(out)) > 0 && want == 1 {
+						t.Errorf("%s: exit code %d, want %d: %s (%v)", slot, got, want, out, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// The scripts keep to what a small system has.
+func TestScriptsRunUnderBusybox(t *testing.T) {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("busybox is not installed")
+	}
+	bin := t.TempDir()
+	for _, tool := range []string{"sh", "readlink", "mkdir", "mv", "ln", "rm", "cat", "sync", "ls", "cp", "chmod", "grep", "sed", "tr", "id", "sleep", "tail", "wc", "pgrep", "kill", "which"} {
+		if err := os.Symlink(busybox, filepath.Join(bin, tool)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/usr/sbin/nginx", filepath.Join(bin, "nginx")); err != nil {
+		t.Fatal(err)
+	}
+	site := port(t)
+	d := start(t)
+	l := app(t, "shop")
+	d.write("sites-enabled/shop", userSite(site, "shop"))
+	t.Setenv("PATH", bin)
+	prepare(t, d, l, true)
+	prepare(t, d, l, false)
+	for _, slot := range []proxy.Slot{proxy.Green, proxy.Blue, proxy.Green} {
+		switchTo(t.Context(), t, d, l, slot)
+		if o := observe(t, d, l); o.Live.Slot != slot || o.Disk.Slot != slot || o.Outdated {
+			t.Errorf("observed %+v", o)
+		}
+	}
+	l.Members[0].Blue = l.Members[0].Green
+	prepare(t, d, l, true)
+	if warnings, err := d.proxy().Check(t.Context(), host(), l); err != nil {
+		t.Errorf("Check: %q, %v", warnings, err)
+	}
+}
+
+func TestFoldersAreReadableWhateverTheLoginsMaskIs(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	l := layout()
+	l.Dir = publicDir(t)
+	if err := makeRoute(t.Context(), host(), l); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{"": 0o755, "/w000": 0o755, "/w100/99": 0o644, "/w100/share": 0o644} {
+		info, err := os.Stat(routeDir(l) + name)
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
+func TestNginxThatNeverAnswersIsNotWaitedForLong(t *testing.T) {
+	t.Parallel()
+	l := app(t, "shop")
+	silent, err := net.Listen("tcp", l.Stable.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	start := time.Now()
+	if _, err := new(Proxy).Observe(t.Context(), host(), l); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 2*proofWithin {
+		t.Errorf("it took %s", took)
+	}
+}
+
+func BenchmarkSwitch(b *testing.B) {
+	d, l, _ := prepared(b)
+	c := &counting{Host: host()}
+	slot := proxy.Blue
+	for b.Loop() {
+		slot = slot.Other()
+		if err := d.proxy().Switch(b.Context(), c, l, proxy.Route{App: l.App, Slot: slot, Share: 100}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(c.runs.Load()+c.dials.Load())/float64(b.N), "roundtrips/op")
+}
+
+func BenchmarkObserve(b *testing.B) {
+	d, l, _ := prepared(b)
+	for b.Loop() {
+		if _, err := d.proxy().Observe(b.Context(), host(), l); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

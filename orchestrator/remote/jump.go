@@ -1,0 +1,94 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/teal-deploy/teal/inventory"
+	"github.com/teal-deploy/teal/plugins"
+)
+
+// A jump is the one connection to a jump host, for all hosts behind it.
+type jump struct {
+	place place // held while conn is looked at or made
+	conn  *Conn
+}
+
+// jumpTo returns the connection to the last jump host of s's chain.
+func (d *Dialer) jumpTo(ctx context.Context, s *settings, hops int) (*Conn, error) {
+	if hops <= len(s.jump) {
+		return nil, kindError(plugins.Invalid, fmt.Errorf("more than %d jump hosts: the chain leads back to itself", maxJumps))
+	}
+	last := s.jump[len(s.jump)-1]
+	if before := s.jump[:len(s.jump)-1]; len(before) > 0 {
+		last.SSH.Jump = joinJump(before)
+	}
+	j, err := d.jumpFor(last)
+	if err != nil {
+		return nil, err
+	}
+	free, err := j.place.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	if j.conn != nil && j.conn.Err() == nil {
+		return j.conn, nil
+	}
+	conn, err := d.dial(ctx, last, hops-1)
+	if err != nil {
+		return nil, kindError(or(plugins.KindOf(err), plugins.Unavailable),
+			fmt.Errorf("jump host %s: %w", last.Name, plain(err)))
+	}
+	// sshd answers small packets late until a connection has had a session.
+	if err := conn.Run(ctx, &plugins.Command{Args: []string{"true"}}); err != nil {
+		d.log().Debug("a jump host runs no commands", "host", last.Name, "error", err)
+	}
+	j.conn = conn
+	return conn, nil
+}
+
+// jumpFor returns the entry for a jump host. What makes two of them different
+// is everything that the inventory says of them.
+func (d *Dialer) jumpFor(h inventory.Host) (*jump, error) {
+	key := fmt.Sprintf("%q", []any{h.Address, h.SSH})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, net.ErrClosed
+	}
+	j := d.jumps[key]
+	if j == nil {
+		j = &jump{place: newPlace()}
+		if d.jumps == nil {
+			d.jumps = make(map[string]*jump)
+		}
+		d.jumps[key] = j
+	}
+	return j, nil
+}
+
+func (j *jump) close() {
+	j.place <- struct{}{} // a dial that is under way ends first
+	defer func() { <-j.place }()
+	if j.conn != nil {
+		_ = j.conn.Close()
+	}
+}
+
+// joinJump writes a chain as ProxyJump has it.
+func joinJump(hosts []inventory.Host) string {
+	hops := make([]string, len(hosts))
+	for i, h := range hosts {
+		hops[i] = h.Address
+		if h.SSH.Port != 0 {
+			hops[i] = net.JoinHostPort(h.Address, fmt.Sprint(h.SSH.Port))
+		}
+		if h.SSH.User != "" {
+			hops[i] = h.SSH.User + "@" + hops[i]
+		}
+	}
+	return strings.Join(hops, ",")
+}

@@ -1,0 +1,201 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/teal-deploy/teal/plugins"
+)
+
+const (
+	// endGrace is how long a cancelled command is waited for: a second that
+	// the leash gives it, and the way there and back.
+	endGrace = 3 * time.Second
+
+	// drainPause is how long the outputs of a command that has ended may be
+	// silent before they are taken for complete. Somebody whom the command
+	// left behind may hold them open for ever.
+	drainPause = 2 * time.Second
+)
+
+// Run runs a command on the host and waits for its end, as plugins.Host says.
+// Standard output and error arrive complete and apart. When ctx ends, so does
+// the command: its process group gets TERM and, a second later, KILL; Run
+// waits up to three seconds for that. What has left the process group (setsid)
+// lives on.
+//
+// A Read of cmd.Stdin that waits when the command ends is left alone: Run does
+// not wait for it. An error of cmd.Stdin or cmd.Stdout ends the command and is
+// returned.
+func (c *Conn) Run(ctx context.Context, cmd *plugins.Command) error {
+	return c.run(ctx, cmd, false)
+}
+
+func (c *Conn) run(ctx context.Context, cmd *plugins.Command, withAgent bool) error {
+	op := "run"
+	if len(cmd.Args) > 0 {
+		op += " " + cmd.Args[0]
+	}
+	b, err := c.becomes(ctx, cmd.Become)
+	if err != nil {
+		return c.fail(ctx, op, plugins.Denied, err)
+	}
+	w, err := encode(cmd, b, withAgent)
+	if err != nil {
+		return &plugins.Error{Op: op, Host: c.name, Kind: plugins.Invalid, Err: err}
+	}
+	s, err := c.openSession(ctx)
+	if err != nil {
+		return c.fail(ctx, op, plugins.Unavailable, err)
+	}
+	defer func() { _ = s.Close() }() // an error means that it is closed
+	if withAgent {
+		if err := c.requestAgent(ctx, s); err != nil {
+			return c.fail(ctx, op, plugins.Denied, err)
+		}
+	}
+	if err := s.request(ctx, "exec", ssh.Marshal(struct{ Line string }{w.line})); err != nil {
+		return c.fail(ctx, op, plugins.Denied, err)
+	}
+	x := newExecution(s, cmd)
+	if b == becomePassword {
+		x.password = c.password + "\n"
+	}
+	e, err := x.wait(ctx, c.done, w.header)
+	switch {
+	case err != nil:
+		return c.fail(ctx, op, plugins.Invalid, err)
+	case !e.known:
+		c.settle()
+		return c.lost(op)
+	case !x.stdout.seen:
+		return &plugins.Error{Op: op, Host: c.name, Kind: plugins.Denied, Err: x.notStarted(e, b)}
+	case e.code != 0:
+		return &plugins.ExitError{Host: c.name, Args: cmd.Args, Code: e.code, Stderr: x.stderr.bytes()}
+	}
+	return nil
+}
+
+// An execution is a command that runs.
+type execution struct {
+	session        *session
+	stdin          io.Reader
+	password       string // for sudo, with a line break
+	stdout         *markWriter
+	stderr         *tail
+	streams        [2]stream
+	outSink, errTo *sink
+	copied         chan error // twice: an output is at its end
+	fed            chan error // the caller's reader failed
+}
+
+func newExecution(s *session, cmd *plugins.Command) *execution {
+	out, errTo := sinks(cmd.Stdout, cmd.Stderr)
+	return &execution{
+		session: s, stdin: cmd.Stdin, stdout: newMarkWriter(out), stderr: new(tail),
+		outSink: out, errTo: errTo, copied: make(chan error, 2), fed: make(chan error, 1),
+	}
+}
+
+// wait lets the command run to its end. An error is ctx's or the caller's; the
+// command has been ended then, as far as that can be known.
+func (x *execution) wait(ctx context.Context, done <-chan struct{}, header string) (exit, error) {
+	defer x.errTo.close()
+	defer x.outSink.close()
+	go func() { x.copied <- x.streams[0].copy(x.stdout, x.session) }()
+	go func() { x.copied <- x.streams[1].copy(io.MultiWriter(x.stderr, x.errTo), x.session.Stderr()) }()
+	go x.feed(done, header)
+	open := 2
+	for {
+		select {
+		case e := <-x.session.exit:
+			return e, x.drain(ctx, open)
+		case err := <-x.copied:
+			open--
+			if err != nil {
+				x.cut(done)
+				return exit{}, err
+			}
+		case err := <-x.fed:
+			x.cut(done)
+			return exit{}, fmt.Errorf("read standard input: %w", err)
+		case <-ctx.Done():
+			x.cut(done)
+			return exit{}, context.Cause(ctx)
+		}
+	}
+}
+
+// cut pulls the leash and waits for the command to end.
+func (x *execution) cut(done <-chan struct{}) {
+	_ = x.session.CloseWrite() // fails when the channel is closed, which pulls it as well
+	grace := time.NewTimer(endGrace)
+	defer grace.Stop()
+	select {
+	case <-x.session.exit:
+	case <-done:
+	case <-grace.C:
+	}
+}
+
+// drain waits for the rest of the outputs of a command that has ended.
+func (x *execution) drain(ctx context.Context, open int) error {
+	look := time.NewTicker(drainPause / 8)
+	defer look.Stop()
+	for open > 0 {
+		select {
+		case err := <-x.copied:
+			open--
+			if err != nil {
+				return err
+			}
+		case <-look.C:
+			if x.streams[0].idle(drainPause) && x.streams[1].idle(drainPause) {
+				return nil
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// feed sends what belongs on standard input. sudo must not see more than its
+// password: what follows waits for the mark.
+func (x *execution) feed(done <-chan struct{}, header string) {
+	if x.password != "" {
+		_, _ = io.WriteString(x.session, x.password)
+		select {
+		case <-x.stdout.found:
+		case <-x.session.over:
+			return
+		case <-done:
+			return
+		}
+	}
+	if _, err := io.WriteString(x.session, header); err != nil || x.stdin == nil {
+		return // an error means that the command is over
+	}
+	if err := pump(x.session, x.stdin); err != nil {
+		x.fed <- err
+	}
+}
+
+// notStarted says why a command did not come to run.
+func (x *execution) notStarted(e exit, b become) error {
+	said := strings.TrimSpace(string(bytes.TrimSpace(x.stdout.noise)) + "\n" + string(bytes.TrimSpace(x.stderr.bytes())))
+	if said == "" {
+		said = fmt.Sprintf("exit code %d", e.code)
+	}
+	if b != becomeNone {
+		return errors.New("sudo did not run the command: " + said)
+	}
+	return errors.New("the login shell did not run the command: " + said)
+}

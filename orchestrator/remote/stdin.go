@@ -1,0 +1,91 @@
+package remote
+
+import (
+	"errors"
+	"io"
+	"strconv"
+	"sync"
+)
+
+// maxFrame bounds a frame, and what is read ahead. A frame costs a process on
+// the host, so it should hold all that there is.
+const maxFrame = 256 << 10
+
+// pump writes r to w in the frames that pumpScript takes apart, and then the
+// end. It returns the error of r; one of w only says that the command is over.
+func pump(w io.Writer, r io.Reader) error {
+	b := newBatch()
+	go b.fill(r)
+	for {
+		data, err := b.next()
+		if len(data) > 0 {
+			frame := append(strconv.AppendInt(nil, int64(len(data)), 10), '\n')
+			if _, err := w.Write(append(frame, data...)); err != nil {
+				b.stop()
+				return nil
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			_, _ = io.WriteString(w, "0\n")
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// A batch gathers what a reader gives while the last frame is on its way.
+type batch struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	data    []byte
+	err     error
+	stopped bool
+}
+
+func newBatch() *batch {
+	b := new(batch)
+	b.changed.L = &b.mu
+	return b
+}
+
+// fill reads r to its end, or until nobody wants it.
+func (b *batch) fill(r io.Reader) {
+	buf := make([]byte, maxFrame)
+	for {
+		n, err := r.Read(buf)
+		b.mu.Lock()
+		for len(b.data) > 0 && len(b.data)+n > maxFrame && !b.stopped {
+			b.changed.Wait()
+		}
+		b.data = append(b.data, buf[:n]...)
+		b.err = err
+		stopped := b.stopped
+		b.changed.Broadcast()
+		b.mu.Unlock()
+		if err != nil || stopped {
+			return
+		}
+	}
+}
+
+// next waits for data or the reader's error, and takes what there is.
+func (b *batch) next() ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.data) == 0 && b.err == nil {
+		b.changed.Wait()
+	}
+	data := b.data
+	b.data = nil
+	b.changed.Broadcast()
+	return data, b.err
+}
+
+func (b *batch) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stopped = true
+	b.changed.Broadcast()
+}

@@ -1,0 +1,184 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/teal-deploy/teal/plugins"
+)
+
+// A transport is the stream under an SSH connection. It remembers when the
+// host was last heard, and that the stream broke, before SSH learns of it.
+type transport struct {
+	net.Conn
+	acknowledge func()       // see quickAck
+	heard       atomic.Int64 // time of the last byte, Unix nanoseconds
+	broken      atomic.Bool
+}
+
+func newTransport(c net.Conn) *transport {
+	t := &transport{Conn: c, acknowledge: quickAck(c)}
+	t.heard.Store(time.Now().UnixNano())
+	return t
+}
+
+func (t *transport) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if n > 0 {
+		t.heard.Store(time.Now().UnixNano())
+		t.acknowledge()
+	}
+	if err != nil {
+		t.broken.Store(true)
+	}
+	return n, err
+}
+
+// silence returns for how long the host was not heard.
+func (t *transport) silence() time.Duration {
+	return time.Since(time.Unix(0, t.heard.Load()))
+}
+
+// A login is an SSH connection after a successful handshake.
+type login struct {
+	client    *ssh.Client
+	transport *transport
+}
+
+// dialTransport connects and logs in. Handshakes at one address wait for each
+// other, eight at a time, and one that the other side drops before it shows
+// its host key is tried four times more: sshd drops logins at random when too
+// many are under way (MaxStartups).
+func (d *Dialer) dialTransport(ctx context.Context, s *settings, hops int) (*login, error) {
+	var via *Conn
+	if len(s.jump) > 0 {
+		var err error
+		if via, err = d.jumpTo(ctx, s, hops); err != nil {
+			return nil, err
+		}
+	}
+	leave, err := d.gates.enter(ctx, s.gate(), handshakesPerAddress)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	pace := backoff.NewExponentialBackOff()
+	pace.InitialInterval, pace.MaxInterval = 100*time.Millisecond, 2*time.Second
+	return backoff.Retry(ctx, func() (*login, error) {
+		l, dropped, err := d.attempt(ctx, s, via)
+		if err != nil && !dropped {
+			return nil, backoff.Permanent(err)
+		}
+		return l, err
+	}, backoff.WithBackOff(pace), backoff.WithMaxTries(5), backoff.WithMaxElapsedTime(0))
+}
+
+// attempt is one try. dropped says that another one makes sense.
+func (d *Dialer) attempt(ctx context.Context, s *settings, via *Conn) (l *login, dropped bool, err error) {
+	limit, cancel := context.WithTimeoutCause(ctx, s.timeout, timeoutError{s.timeout})
+	defer cancel()
+	raw, err := open(limit, s, via)
+	if err != nil {
+		if cause := context.Cause(limit); cause != nil {
+			err = cause
+		}
+		return nil, false, kindError(or(plugins.KindOf(err), plugins.Unavailable), err)
+	}
+	hs := &handshake{ctx: ctx, transport: newTransport(raw), settings: s, clock: newClock(ctx, s.timeout)}
+	defer hs.clock.stop()
+	defer context.AfterFunc(hs.clock.ctx, func() { _ = raw.Close() })()
+
+	config, err := d.clientConfig(hs)
+	if err != nil {
+		_ = raw.Close()
+		return nil, false, err
+	}
+	defer hs.close()
+	conn, chans, reqs, err := ssh.NewClientConn(hs.transport, s.address(), config)
+	if err == nil {
+		return &login{ssh.NewClient(conn, chans, reqs), hs.transport}, false, nil
+	}
+	closeErr := raw.Close()
+	if cause := context.Cause(hs.clock.ctx); cause != nil {
+		return nil, false, kindError(plugins.Unavailable, cause)
+	}
+	var command *commandError // why a proxy command ended says more than EOF
+	if errors.As(closeErr, &command) {
+		return nil, false, kindError(plugins.Unavailable, command)
+	}
+	return nil, hs.dropped(err), hs.explain(err)
+}
+
+// open makes the stream: through a jump host, a proxy command, or TCP.
+func open(ctx context.Context, s *settings, via *Conn) (net.Conn, error) {
+	switch {
+	case via != nil:
+		return via.DialContext(ctx, "tcp", s.address())
+	case s.proxyCommand != "":
+		return startProxy(s.proxyCommand)
+	default:
+		return new(net.Dialer).DialContext(ctx, "tcp", s.address())
+	}
+}
+
+// isDrop reports whether err is the other side hanging up.
+func isDrop(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// timeoutError says that the connect timeout has passed.
+type timeoutError struct{ after time.Duration }
+
+func (e timeoutError) Error() string   { return fmt.Sprintf("no answer within %s", e.after) }
+func (e timeoutError) Timeout() bool   { return true }
+func (e timeoutError) Temporary() bool { return true }
+
+// A clock ends a context after a time that can be held while the operator
+// thinks.
+type clock struct {
+	ctx    context.Context //nolint:containedctx // it is what the clock ends
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	timer *time.Timer
+	limit time.Duration
+	held  int
+}
+
+func newClock(ctx context.Context, limit time.Duration) *clock {
+	c := &clock{limit: limit}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	c.timer = time.AfterFunc(limit, func() { c.cancel(timeoutError{limit}) })
+	return c
+}
+
+// hold stops the clock and returns the function that starts it anew.
+func (c *clock) hold() (resume func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held++
+	c.timer.Stop()
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.held--; c.held == 0 {
+			c.timer.Reset(c.limit)
+		}
+	}
+}
+
+func (c *clock) stop() {
+	c.timer.Stop()
+	c.cancel(nil)
+}
