@@ -111,11 +111,7 @@ func (r *reader) group(name string, table groupTable) {
 	g.layer = r.layer(key, table.Vars, table.SSH)
 	g.children = table.Children
 	for i, pattern := range table.Hosts {
-		for _, h := range r.expand(tomlfile.Index(key+".hosts", i), pattern, r.fail) {
-			if !slices.Contains(g.hosts, h) {
-				g.hosts = append(g.hosts, h)
-			}
-		}
+		g.hosts = append(g.hosts, r.expand(tomlfile.Index(key+".hosts", i), pattern, r.fail)...)
 	}
 }
 

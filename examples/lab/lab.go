@@ -139,10 +139,15 @@ func (l *Lab) start(ctx context.Context) error {
 	if l.cgroups, err = machineCgroups(); err != nil {
 		return err
 	}
-	// The hub comes first: its name and network say what all else is called.
+	// Written down at once, and again whenever there is more: Down has to find
+	// what a crash leaves at any moment.
+	if err := l.save(); err != nil {
+		return err
+	}
 	if err := l.makeKeys(ctx, "id"); err != nil {
 		return err
 	}
+	// The hub comes first: its link and network say what all else is called.
 	if err := l.startHub(ctx); err != nil {
 		return err
 	}
@@ -171,6 +176,9 @@ func (l *Lab) startHub(ctx context.Context) error {
 	var err error
 	l.hub, err = start(ctx, syscall.CLONE_NEWNET|syscall.CLONE_NEWPID, filepath.Join(l.config.Dir, "hub.log"))
 	if err != nil {
+		return err
+	}
+	if err := l.save(); err != nil {
 		return err
 	}
 	l.link, l.network, err = connectHub(ctx, l.hub.PID, l.config.Prefix, l.config.Net)
@@ -402,6 +410,6 @@ func (l *Lab) Env() []string {
 		"TEAL_LAB=" + l.config.Dir,
 		"TEAL_LAB_INVENTORY=" + l.Inventory(),
 		"TEAL_LAB_REGISTRY=" + l.Registry().String(),
-		"GIT_SSH_COMMAND=ssh -F " + strings.ReplaceAll(l.path("ssh_config"), " ", `\ `),
+		"GIT_SSH_COMMAND=ssh -F '" + strings.ReplaceAll(l.path("ssh_config"), "'", `'\''`) + "'", // git hands it to a shell
 	}
 }

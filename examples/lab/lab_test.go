@@ -476,3 +476,30 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 		t.Errorf("left over:\n%s", left)
 	}
 }
+
+func TestTwoLabsDoNotTouchEachOther(t *testing.T) {
+	need(t, lab.Config{})
+	labs := make(chan *lab.Lab, 2)
+	for range 2 {
+		dir := t.TempDir()
+		go func() {
+			l, err := lab.Start(t.Context(), lab.Config{Dir: dir, Hosts: 1})
+			if err != nil {
+				t.Error(err)
+			}
+			labs <- l
+		}()
+	}
+	a, b := <-labs, <-labs
+	if a == nil || b == nil {
+		t.FailNow()
+	}
+	if a.Network() == b.Network() {
+		t.Errorf("both labs are in %s", a.Network())
+	}
+	stop(t, a)
+	if got := must(t)(b.Host(1).SSH(t.Context(), "hostname")); got != "h1" {
+		t.Errorf("the other lab's host says %q", got)
+	}
+	stop(t, b)
+}

@@ -65,11 +65,6 @@ func Missing(c Config) []string {
 			strings.Join(packages, " "),
 		))
 	}
-	for _, fs := range []string{"overlay", "cgroup"} {
-		if !kernelHas(fs) {
-			missing = append(missing, fmt.Sprintf("The kernel has no file system %q: try modprobe %[1]s", fs))
-		}
-	}
 	return missing
 }
 
@@ -84,11 +79,4 @@ func installed(program string) bool {
 		}
 	}
 	return false
-}
-
-// kernelHas reports whether the kernel lists a file system whose name begins
-// so. A missing list is no proof of anything.
-func kernelHas(fs string) bool {
-	b, err := os.ReadFile("/proc/filesystems")
-	return err != nil || strings.Contains(string(b), "\t"+fs)
 }

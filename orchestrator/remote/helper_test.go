@@ -105,6 +105,7 @@ func startSSHD(t *testing.T, lines ...string) *sshd {
 		"PermitRootLogin prohibit-password", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
 		"AuthorizedKeysFile " + filepath.Join(folder, "authorized_keys"),
 		"Subsystem sftp internal-sftp",
+		"SetEnv HOME=" + folder, // not the start-up files of whoever runs the tests
 	}, lines...), "\n")+"\n")
 	startDaemon(t, address, program, "-D", "-e", "-f", config)
 	me, err := user.Current()

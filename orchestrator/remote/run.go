@@ -86,7 +86,7 @@ func (c *Conn) run(ctx context.Context, cmd *plugins.Command, withAgent bool) er
 // An execution is a command that runs.
 type execution struct {
 	session        *session
-	stdin          io.Reader
+	stdin          *batch // nil: none
 	password       string // for sudo, with a line break
 	stdout         *markWriter
 	stderr         *tail
@@ -98,10 +98,15 @@ type execution struct {
 
 func newExecution(s *session, cmd *plugins.Command) *execution {
 	out, errTo := sinks(cmd.Stdout, cmd.Stderr)
-	return &execution{
-		session: s, stdin: cmd.Stdin, stdout: newMarkWriter(out), stderr: new(tail),
+	x := &execution{
+		session: s, stdout: newMarkWriter(out), stderr: new(tail),
 		outSink: out, errTo: errTo, copied: make(chan error, 2), fed: make(chan error, 1),
 	}
+	if cmd.Stdin != nil {
+		x.stdin = newBatch()
+		go x.stdin.fill(cmd.Stdin)
+	}
+	return x
 }
 
 // wait lets the command run to its end. An error is ctx's or the caller's; the
@@ -109,6 +114,9 @@ func newExecution(s *session, cmd *plugins.Command) *execution {
 func (x *execution) wait(ctx context.Context, done <-chan struct{}, header string) (exit, error) {
 	defer x.errTo.close()
 	defer x.outSink.close()
+	if x.stdin != nil {
+		defer x.stdin.stop()
+	}
 	go func() { x.copied <- x.streams[0].copy(x.stdout, x.session) }()
 	go func() { x.copied <- x.streams[1].copy(io.MultiWriter(x.stderr, x.errTo), x.session.Stderr()) }()
 	go x.feed(done, header)
@@ -135,7 +143,7 @@ func (x *execution) wait(ctx context.Context, done <-chan struct{}, header strin
 
 // cut pulls the leash and waits for the command to end.
 func (x *execution) cut(done <-chan struct{}) {
-	_ = x.session.CloseWrite() // fails when the channel is closed, which pulls it as well
+	x.session.pull()
 	grace := time.NewTimer(endGrace)
 	defer grace.Stop()
 	select {

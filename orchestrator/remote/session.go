@@ -6,11 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/teal-deploy/teal/plugins"
 )
+
+// sessionTries is how often a host may refuse the only session: together they
+// take about a second.
+const sessionTries = 8
 
 // places bounds how many sessions a connection has open. It learns: when the
 // host refuses one more, as its MaxSessions says, it never asks for as many
@@ -58,6 +64,8 @@ type session struct {
 	exit  chan exit     // gets how the command ended, or unknown at the end of the channel
 	over  chan struct{} // closed when the host has closed the channel
 	leave func()
+
+	writing sync.Mutex // the library's Write and CloseWrite must not meet
 }
 
 // An exit is how a command ended.
@@ -68,6 +76,26 @@ type exit struct {
 
 // openSession opens a session and waits for a place to do so.
 func (c *Conn) openSession(ctx context.Context) (*session, error) {
+	pace := backoff.NewExponentialBackOff()
+	pace.InitialInterval = 20 * time.Millisecond
+	return backoff.Retry(ctx, func() (*session, error) {
+		s, err := c.trySession(ctx)
+		var refused *ssh.OpenChannelError
+		switch {
+		case err == nil:
+			return s, nil
+		case !errors.As(err, &refused):
+			return nil, backoff.Permanent(err)
+		}
+		return nil, kindError(plugins.Unavailable,
+			fmt.Errorf("the host refuses a session (%w): see MaxSessions of its sshd", err))
+	}, backoff.WithBackOff(pace), backoff.WithMaxTries(sessionTries), backoff.WithMaxElapsedTime(0))
+}
+
+// trySession waits for a place and opens a session. A refusal costs a place
+// for good while there are others. The last one may be refused for a moment,
+// because sshd counts a session a little longer than it tells.
+func (c *Conn) trySession(ctx context.Context) (*session, error) {
 	for {
 		if err := c.sessions.take(ctx); err != nil {
 			return nil, err
@@ -79,14 +107,9 @@ func (c *Conn) openSession(ctx context.Context) (*session, error) {
 			return s, nil
 		}
 		var refused *ssh.OpenChannelError
-		if !errors.As(err, &refused) {
+		if !errors.As(err, &refused) || !c.sessions.shrink() {
 			c.sessions.leave()
 			return nil, err
-		}
-		if !c.sessions.shrink() {
-			c.sessions.leave()
-			return nil, kindError(plugins.Unavailable,
-				fmt.Errorf("the host refuses a session (%w): see MaxSessions and MaxStartups of its sshd", err))
 		}
 	}
 }
@@ -130,6 +153,25 @@ func (s *session) watch() {
 // Close closes the channel. Its place is free once the host has agreed, or
 // the connection has ended.
 func (s *session) Close() error { return s.Channel.Close() }
+
+// Write sends standard input.
+func (s *session) Write(p []byte) (int, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.Channel.Write(p)
+}
+
+// pull pulls the leash: the host sees the end of what it gets. Where a write
+// is stuck, because nobody reads there, closing does the same, but leaves no
+// way back for the exit code.
+func (s *session) pull() {
+	if s.writing.TryLock() {
+		defer s.writing.Unlock()
+		_ = s.CloseWrite() // fails when the channel is closed, which is as good
+		return
+	}
+	_ = s.Close()
+}
 
 // request sends a request and waits for the host's yes.
 func (s *session) request(ctx context.Context, name string, payload []byte) error {

@@ -11,21 +11,24 @@ import (
 // the host, so it should hold all that there is.
 const maxFrame = 256 << 10
 
-// pump writes r to w in the frames that pumpScript takes apart, and then the
-// end. It returns the error of r; one of w only says that the command is over.
-func pump(w io.Writer, r io.Reader) error {
-	b := newBatch()
-	go b.fill(r)
+// errOver says that nobody wants the rest of an input.
+var errOver = errors.New("the command is over")
+
+// pump writes what b gathers to w, in the frames that pumpScript takes apart,
+// and then the end. It returns the error of b's reader; one of w only says that
+// the command is over.
+func pump(w io.Writer, b *batch) error {
 	for {
 		data, err := b.next()
 		if len(data) > 0 {
 			frame := append(strconv.AppendInt(nil, int64(len(data)), 10), '\n')
 			if _, err := w.Write(append(frame, data...)); err != nil {
-				b.stop()
-				return nil
+				return nil //nolint:nilerr // see above
 			}
 		}
 		switch {
+		case errors.Is(err, errOver):
+			return nil
 		case errors.Is(err, io.EOF):
 			_, _ = io.WriteString(w, "0\n")
 			return nil
@@ -70,12 +73,15 @@ func (b *batch) fill(r io.Reader) {
 	}
 }
 
-// next waits for data or the reader's error, and takes what there is.
+// next waits for data, the reader's error or stop, and takes what there is.
 func (b *batch) next() ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for len(b.data) == 0 && b.err == nil {
+	for len(b.data) == 0 && b.err == nil && !b.stopped {
 		b.changed.Wait()
+	}
+	if b.stopped {
+		return nil, errOver
 	}
 	data := b.data
 	b.data = nil
@@ -83,6 +89,7 @@ func (b *batch) next() ([]byte, error) {
 	return data, b.err
 }
 
+// stop makes next and fill end, fill after the read that it may be in.
 func (b *batch) stop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

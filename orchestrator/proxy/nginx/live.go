@@ -92,21 +92,22 @@ func prove(ctx context.Context, h plugins.Host, l proxy.Layout, want func(answer
 func proveOn(ctx context.Context, h plugins.Host, l proxy.Layout, c *line, want func(answer) error) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, proofWithin)
 	defer cancel()
+	var last error // what spoke against it before time ran out
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		a, err := askOnce(ctx, h, l, c)
 		if err == nil {
 			err = want(a)
 		}
-		if err == nil {
-			return a, nil
-		}
-		if errors.Is(err, plugins.Lost) {
+		if err == nil || errors.Is(err, plugins.Lost) {
 			return a, err
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
 		}
 		c = nil
 		select {
 		case <-ctx.Done():
-			return a, fmt.Errorf("ask nginx what serves: %w", err)
+			return a, fmt.Errorf("ask nginx what serves: %w", last)
 		case <-time.After(pause):
 		}
 	}

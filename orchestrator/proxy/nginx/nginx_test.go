@@ -110,12 +110,12 @@ func (d *daemon) run() {
 		d.t.Fatal(err)
 	}
 	for range 200 {
-		if len(d.workers()) > 0 {
+		if len(strings.Fields(d.workers())) == 2 {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	d.t.Fatal("nginx has no workers")
+	d.t.Fatal("nginx has not its two workers")
 }
 
 // kill ends the whole process group, as a power loss would with SIGKILL.

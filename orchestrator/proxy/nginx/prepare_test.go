@@ -318,15 +318,18 @@ func TestTwoAppsShareAnNginx(t *testing.T) {
 
 func TestSeveralNginxOnAHost(t *testing.T) {
 	one, two := start(t), start(t)
-	l := app(t, "shop")
-	if _, err := new(Proxy).Prepare(t.Context(), host(), l); !errors.Is(err, plugins.Conflict) {
+	l := app(t, "several")
+	if _, err := new(Proxy).Check(t.Context(), host(), l); !errors.Is(err, plugins.Conflict) {
 		t.Errorf("without a word which: %v", err)
 	}
 	if _, err := (&Proxy{Config: "/nowhere/nginx.conf"}).Prepare(t.Context(), host(), l); !errors.Is(err, plugins.NotFound) {
 		t.Errorf("with a wrong word: %v", err)
 	}
 	prepare(t, two, l, true)
-	if one.file("conf.d/teal-shop.conf") != "none" || two.file("conf.d/teal-shop.conf") == "none" {
+	if _, err := new(Proxy).Check(t.Context(), host(), l); err != nil {
+		t.Errorf("without a word, when one has the app: %v", err)
+	}
+	if one.file("conf.d/teal-several.conf") != "none" || two.file("conf.d/teal-several.conf") == "none" {
 		t.Error("the wrong one was configured")
 	}
 }

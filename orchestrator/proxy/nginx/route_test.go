@@ -191,6 +191,13 @@ func TestCancelledSwitchIsTakenBack(t *testing.T) {
 	d, l, _ := prepared(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	c := &counting{Host: host(), after: func([]string) { cancel() }}
+	c.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		if c.runs.Load() == 0 { // a connection on which nobody answers
+			ours, _ := net.Pipe()
+			return ours, nil
+		}
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}
 	err := d.proxy().Switch(ctx, c, l, green("shop"))
 	if !errors.Is(err, context.Canceled) || errors.Is(err, proxy.ErrUnknown) {
 		t.Errorf("error %v", err)

@@ -220,6 +220,7 @@ func (c *command) demo(ctx context.Context, args []string) error {
 	var config demo.Config
 	c.flags.StringVar(&config.Teal, "teal", "bin/teal", "the program to show")
 	c.flags.IntVar(&config.Hosts, "hosts", 2, "how many hosts")
+	c.flags.DurationVar(&config.Settle, "settle", 5*time.Second, "how long the load runs before, between and after")
 	if err := c.parse(args, 0); err != nil {
 		return err
 	}

@@ -19,14 +19,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/teal-deploy/teal/examples/lab"
 	"github.com/teal-deploy/teal/examples/lab/load"
 )
-
-// settle is how long the load runs before, between and after the runs of teal.
-const settle = 5 * time.Second
 
 // longest bounds the whole demonstration.
 const longest = 10 * time.Minute
@@ -35,6 +33,11 @@ const longest = 10 * time.Minute
 type Config struct {
 	Teal  string // the program
 	Hosts int
+
+	// Settle is how long the load runs before, between and after the runs of
+	// teal. Transfers last nearly as long, so that some are open at every
+	// switch.
+	Settle time.Duration
 }
 
 // Lab returns the lab that the demonstration starts, without a folder.
@@ -65,8 +68,8 @@ func Run(ctx context.Context, c Config, out io.Writer) (err error) {
 	}
 	config := Lab(c)
 	config.Dir = dir
-	d := &demo{teal: teal, out: out, began: time.Now()}
-	d.say("lab", "starting %d hosts, a registry and a git server", c.Hosts)
+	d := &demo{teal: teal, out: out, settle: c.Settle, began: time.Now()}
+	d.say("lab", "starting %s, a registry and a git server", count(c.Hosts, "host"))
 	d.lab, err = lab.Start(ctx, config)
 	if err != nil {
 		return err
@@ -83,6 +86,7 @@ func Run(ctx context.Context, c Config, out io.Writer) (err error) {
 type demo struct {
 	teal    string
 	out     io.Writer
+	settle  time.Duration
 	began   time.Time
 	lab     *lab.Lab
 	appFile string
@@ -118,15 +122,15 @@ func (d *demo) run(ctx context.Context) error {
 // underLoad is the part of the story that requests must not notice.
 func (d *demo) underLoad(ctx context.Context) error {
 	for _, step := range []func() error{
-		func() error { return wait(ctx, settle) },
+		func() error { return wait(ctx, d.settle) },
 		func() error { return d.deploy(ctx, "2") },
-		func() error { return wait(ctx, settle) },
+		func() error { return wait(ctx, d.settle) },
 		// Detached, teal does not wait for the former release to go, so that
 		// there is something to go back to.
 		func() error { return d.deploy(ctx, "3", "--detach") },
-		func() error { return wait(ctx, settle) },
+		func() error { return wait(ctx, d.settle) },
 		func() error { return d.serve(ctx, "2", "rollback") },
-		func() error { return wait(ctx, settle) },
+		func() error { return wait(ctx, d.settle) },
 		func() error { return d.alone(ctx) },
 	} {
 		if err := step(); err != nil {
@@ -178,6 +182,8 @@ func (d *demo) command(ctx context.Context, args ...string) (result, error) {
 	args = append(args, "-f", d.appFile, "-i", d.lab.Inventory(), "--json", "--yes")
 	cmd := exec.CommandContext(ctx, d.teal, args...)
 	cmd.Env = append(os.Environ(), d.lab.Env()...)
+	// Ctrl-C reaches this program only, which tells teal, once.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 30 * time.Second
 	var stderr bytes.Buffer
@@ -210,7 +216,7 @@ func (d *demo) show(command string, e event) {
 
 // startLoad puts load on all hosts; the function that it returns ends it.
 func (d *demo) startLoad(ctx context.Context) func() error {
-	config := load.Config{Net: d.lab.Network(), Clients: load.Mix(), Duration: longest}
+	config := load.Config{Net: d.lab.Network(), Clients: load.Mix(), Transfer: d.settle * 4 / 5, Duration: longest}
 	clients := 0
 	for _, h := range d.lab.Hosts() {
 		config.Hosts = append(config.Hosts, load.Host{Name: h.Name, Addr: netip.AddrPortFrom(h.Addr, 80)})
@@ -218,7 +224,8 @@ func (d *demo) startLoad(ctx context.Context) func() error {
 	for _, n := range config.Clients {
 		clients += n * len(config.Hosts)
 	}
-	d.say("load", "%d clients on %d hosts: kept connections, new ones, POSTs, slow downloads and uploads, websockets", clients, len(config.Hosts))
+	d.say("load", "%d clients on %s: kept connections, new ones, POSTs, slow downloads and uploads, websockets",
+		clients, count(len(config.Hosts), "host"))
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- load.Run(ctx, config, &d.rec) }()
@@ -275,6 +282,13 @@ func wait(ctx context.Context, pause time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+func count(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
 }
 
 func short(d time.Duration) time.Duration { return d.Round(100 * time.Millisecond) }
