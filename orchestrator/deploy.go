@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,7 +88,7 @@ func (r *run) begin(ctx context.Context) error {
 	app := r.hosts[0].app
 	r.rollout, r.hooks = app.Rollout, app.Hooks
 	if r.command != "rollback" { // which needs those of the release that it goes back to
-		if err := r.resolveSecrets(ctx, app); err != nil {
+		if err := errors.Join(r.versionKnown(app), r.resolveSecrets(ctx, app)); err != nil {
 			return &UsageError{err}
 		}
 		if err := r.repository(app); err != nil {
@@ -128,18 +129,33 @@ func (r *run) repository(app spec.App) (err error) {
 	return nil
 }
 
-// appFor resolves the app file for a host. The variable version is empty as
-// long as nobody knows it.
+// unnamed stands for the version as long as nobody knows it.
+const unnamed = "unnamed"
+
+// appFor resolves the app file for a host.
 func (r *run) appFor(h *hostRun, version string) (spec.App, error) {
 	vars := maps.Clone(h.inv.Vars)
 	if vars == nil {
 		vars = map[string]string{}
 	}
-	if version == "" {
-		version = r.req.Version
-	}
-	vars["version"] = version
+	vars["version"] = cmp.Or(version, r.req.Version, unnamed)
 	return r.req.File.For(vars)
+}
+
+// versionKnown refuses an app file that asks for the version in the places
+// that would have to tell it.
+func (r *run) versionKnown(app spec.App) error {
+	if r.req.Version != "" {
+		return nil
+	}
+	const hint = "say what the release is called: --version"
+	switch file := r.req.File; {
+	case app.Code != nil && file.Uses("version", "code"):
+		return file.Problem("code", "the commit is found with the version, which would be the commit", hint)
+	case app.Code == nil && file.Uses("version"):
+		return file.Problem("image.name", "there is no commit that could be the version", hint)
+	}
+	return nil
 }
 
 // resolveSecrets asks for the value of every secret, once a run.

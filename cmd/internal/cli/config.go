@@ -24,7 +24,7 @@ come from. Nothing is connected to.`,
 		RunE: func(*cobra.Command, []string) error { return o.config(release) },
 	}
 	o.bind(cmd)
-	cmd.Flags().StringVar(&release, "version", "", "the release's name, where the file says ${version}")
+	cmd.Flags().StringVar(&release, "version", "unnamed", "the release's name, where the file says ${version}")
 	return cmd
 }
 
