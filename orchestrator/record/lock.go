@@ -94,11 +94,10 @@ func (s Store) setup(ctx context.Context, h plugins.Host, app, login string) err
 	if len(ids) < 3 {
 		return fmt.Errorf("not understood: %q", login)
 	}
-	cmd := command(setupScript, s.root(), app, ids[0], ids[1])
+	cmd := command([]string{setupScript}, s.root(), app, ids[0], ids[1])
 	cmd.Become = true
 	_, err := run(ctx, h, "make "+s.Dir(app), cmd)
-	var exit *plugins.ExitError
-	if errors.As(err, &exit) {
+	if _, ok := errors.AsType[*plugins.ExitError](err); ok {
 		return fmt.Errorf("%s may not write in %s; grant it: sudo install -d -o %s -m 755 %s", ids[2], s.root(), ids[2], s.root())
 	}
 	return err
@@ -146,7 +145,7 @@ func (s Store) take(ctx context.Context, h plugins.Host, app string, o Owner) (*
 	l.stop = stop
 	echo := &echo{first: make(chan string, 1), heard: l.heard}
 	seconds := strconv.Itoa(int(s.silence() / time.Second))
-	cmd := command(lockScript, s.Dir(app), seconds, string(owner))
+	cmd := command([]string{baseScript, holdingScript, lockScript}, s.Dir(app), seconds, string(owner))
 	cmd.Stdin, cmd.Stdout = stdin, echo
 	go func() {
 		defer close(l.done)
@@ -168,13 +167,9 @@ func (s Store) take(ctx context.Context, h plugins.Host, app string, o Owner) (*
 		l.abandon()
 		return nil, "", fail(h, "lock "+app, "", context.Cause(ctx))
 	}
-	epoch, ok := strings.CutPrefix(answer, "locked ")
-	if ok {
-		l.epoch, err = strconv.ParseInt(epoch, 10, 64)
-	}
-	if !ok || err != nil {
+	if _, err := fmt.Sscanf(answer, "locked %d", &l.epoch); err != nil {
 		l.abandon()
-		return nil, answer, nil
+		return nil, answer, nil //nolint:nilerr // the caller knows what other answers mean
 	}
 	go l.beat(s.silence() / 15)
 	go l.watch(s.silence() * 2 / 3)
@@ -280,16 +275,16 @@ func (l *Lock) release(ctx context.Context) error {
 	}
 }
 
-// run runs a script that begins with the arguments folder and epoch. It ends
-// when the lock does.
-func (l *Lock) run(ctx context.Context, op, script string, stdin []byte, args ...string) ([]byte, error) {
+// run runs scripts, whose first arguments are folder and epoch. It ends when
+// the lock does.
+func (l *Lock) run(ctx context.Context, op string, scripts []string, stdin []byte, args ...string) ([]byte, error) {
 	if err := l.Err(); err != nil {
 		return nil, fail(l.host, op, plugins.Lost, err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(l.ctx, func() { cancel(l.Err()) })()
-	cmd := command(script, append([]string{l.store.Dir(l.app), strconv.FormatInt(l.epoch, 10)}, args...)...)
+	defer context.AfterFunc(l.ctx, func() { cancel(l.Err()) })() //nolint:contextcheck // ends with the lock, too
+	cmd := command(scripts, append([]string{l.store.Dir(l.app), strconv.FormatInt(l.epoch, 10)}, args...)...)
 	if stdin != nil {
 		cmd.Stdin = bytes.NewReader(stdin)
 	}

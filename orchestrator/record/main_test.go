@@ -103,7 +103,7 @@ func onlyBusybox(t *testing.T) string {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, applet := range strings.Fields(string(out)) {
+	for applet := range strings.FieldsSeq(string(out)) {
 		if applet != "flock" {
 			symlink(t, busybox, filepath.Join(dir, applet))
 		}
@@ -115,7 +115,7 @@ func onlyBusybox(t *testing.T) string {
 func withoutFlock(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, program := range strings.Fields("sh cat cp chmod chown cut date dd env head id ln mkdir mv readlink nohup rm sed setsid sleep sync tail timeout touch tr true wc grep") {
+	for program := range strings.FieldsSeq("sh cat cp chmod chown cut date dd env head id ln mkdir mv readlink nohup rm sed setsid sleep sync tail timeout touch tr true wc grep") {
 		if path, err := exec.LookPath(program); err == nil {
 			symlink(t, path, filepath.Join(dir, program))
 		}
@@ -132,6 +132,7 @@ func symlink(t *testing.T, from, to string) {
 
 // A testHost is the machine itself, equipped as a shell says, where commands
 // have an ancestor named sshd: a lock that ends its connection ends that one.
+// They inherit a descriptor that nobody may keep, as behind a wrapping shell.
 type testHost struct {
 	plugins.Host
 	shell  shell
@@ -173,7 +174,7 @@ func (h *testHost) Run(ctx context.Context, cmd *plugins.Command) error {
 	if !cmd.Become || !h.become {
 		c.Args = append(slices.Clone(h.login), c.Args...)
 	}
-	c.Args = append([]string{h.sshd, "-c", `"$@"; exit $?`, "sshd"}, c.Args...)
+	c.Args = append([]string{h.sshd, "-c", `exec 4>&2; "$@"; exit $?`, "sshd"}, c.Args...)
 	if c.Stdin != nil {
 		c.Stdin = &mutable{c.Stdin, h.muted}
 	}

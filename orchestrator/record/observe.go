@@ -23,7 +23,7 @@ func (s Store) Observe(ctx context.Context, h plugins.Host, app string) (Observa
 	if err := checkName("app", app); err != nil {
 		return Observation{}, fail(h, op, plugins.Invalid, err)
 	}
-	out, err := run(ctx, h, op, command(observeScript, s.root(), app, s.systemdFolder()))
+	out, err := run(ctx, h, op, command([]string{baseScript, holdingScript, observeScript}, s.root(), app, s.systemdFolder()))
 	if err != nil {
 		return Observation{}, err
 	}

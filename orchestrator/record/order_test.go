@@ -58,7 +58,7 @@ esac
 }
 `
 	header, rest, _ := strings.Cut(string(got), "\n")
-	if diff := cmp.Diff(want+libScript+teardownScript, rest); diff != "" {
+	if diff := cmp.Diff(want+compact([]string{baseScript, holdingScript, ordersScript, teardownScript}), rest); diff != "" {
 		t.Error(diff)
 	}
 	o, err := parseObservation([]byte("pending " + strings.TrimPrefix(header, "#") + "\n"))

@@ -36,7 +36,7 @@ func newSSHHost(t *testing.T) *sshHost {
 			t.Skip(err)
 		}
 	}
-	dir, err := os.MkdirTemp("", "ssh") // short: it holds a socket
+	dir, err := os.MkdirTemp("", "ssh") //nolint:usetesting // short: it holds a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,11 +13,15 @@ import (
 	"github.com/teal-deploy/teal/plugins"
 )
 
-// The scripts are constants that run as sh -c SCRIPT teal ARGS…; lib goes
-// before each of the others.
+// The scripts are constants that run as sh -c SCRIPT teal ARGS…. The first
+// three are functions for the others, which say in whose company they run.
 var (
-	//go:embed scripts/lib.sh
-	libScript string
+	//go:embed scripts/base.sh
+	baseScript string
+	//go:embed scripts/holding.sh
+	holdingScript string
+	//go:embed scripts/orders.sh
+	ordersScript string
 	//go:embed scripts/observe.sh
 	observeScript string
 	//go:embed scripts/setup.sh
@@ -122,18 +126,37 @@ func checkName(what, name string) error {
 	return nil
 }
 
-// fail makes an error of this package: operation, host, kind, cause. An error
-// that has a kind keeps it.
+// fail makes an error of this package: operation, host, kind, cause. A cause
+// that has a kind passes it on.
 func fail(h plugins.Host, op string, kind plugins.Kind, err error) error {
-	if k := plugins.KindOf(err); k != "" {
-		kind = k
+	if inner, ok := errors.AsType[*plugins.Error](err); ok {
+		kind = inner.Kind
+		if error(inner) == err && inner.Host == h.String() { //nolint:errorlint // the outermost alone: the host is said once
+			cause := *inner
+			cause.Host = ""
+			err = &cause
+		}
 	}
 	return &plugins.Error{Op: op, Host: h.String(), Kind: kind, Err: err}
 }
 
-// command is a script with lib before it.
-func command(script string, args ...string) *plugins.Command {
-	return &plugins.Command{Args: append([]string{"sh", "-c", libScript + script, "teal"}, args...)}
+// command runs the scripts as one, in sh, without their comments.
+func command(scripts []string, args ...string) *plugins.Command {
+	return &plugins.Command{Args: append([]string{"sh", "-c", compact(scripts), "teal"}, args...)}
+}
+
+// compact joins scripts and leaves out what the shell would skip: they travel
+// to every host, and few bytes matter there.
+func compact(scripts []string) string {
+	var b strings.Builder
+	for _, script := range scripts {
+		for line := range strings.Lines(script) {
+			if line = strings.TrimLeft(line, " \n"); line != "" && line[0] != '#' {
+				b.WriteString(line)
+			}
+		}
+	}
+	return b.String()
 }
 
 // run runs cmd and returns what it printed. Exit codes that the scripts give a
@@ -145,15 +168,13 @@ func run(ctx context.Context, h plugins.Host, op string, cmd *plugins.Command) (
 	if err == nil {
 		return out.Bytes(), nil
 	}
-	var exit *plugins.ExitError
-	if !errors.As(err, &exit) {
+	exit, ok := errors.AsType[*plugins.ExitError](err)
+	if !ok {
 		return nil, fail(h, op, "", err)
 	}
 	switch exit.Code {
-	case 70:
-		return nil, fail(h, op, plugins.Invalid, stderrOf(exit))
 	case 71, 74:
-		return nil, fail(h, op, plugins.Unavailable, stderrOf(exit))
+		return nil, fail(h, op, plugins.Unavailable, scriptError{exit})
 	case 76:
 		return nil, fail(h, op, plugins.Conflict, ErrFenced)
 	case 78:
@@ -161,21 +182,19 @@ func run(ctx context.Context, h plugins.Host, op string, cmd *plugins.Command) (
 	case 79:
 		return nil, fail(h, op, plugins.NotFound, ErrNoTeardown)
 	}
-	return nil, fail(h, op, "", exit)
+	return nil, fail(h, op, "", scriptError{exit})
 }
 
-// scriptError is an ExitError that says what the script said, not that sh
-// exited.
+// A scriptError is the ExitError of a script. Its message is the script's last
+// word: that sh has exited, and where, is said around it.
 type scriptError struct{ *plugins.ExitError }
 
 func (e scriptError) Error() string {
 	text := strings.TrimSpace(string(e.Stderr))
 	if text == "" {
-		return e.ExitError.Error()
+		return fmt.Sprintf("exit code %d", e.Code)
 	}
 	return strings.TrimSpace(text[strings.LastIndexByte(text, '\n')+1:])
 }
 
 func (e scriptError) Unwrap() error { return e.ExitError }
-
-func stderrOf(e *plugins.ExitError) error { return scriptError{e} }

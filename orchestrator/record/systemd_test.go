@@ -32,7 +32,7 @@ const workingSystemd = `[ "$(id -u)" = 0 ] || exit 1
 printf '%s\n' "$@" >>"$journal"
 while [ "$1" != -- ]; do shift; done
 shift
-setsid "$@" &`
+setsid "$@" 4>&- &`
 
 func TestTeardownIsAUnitWhereSystemdRuns(t *testing.T) {
 	t.Parallel()

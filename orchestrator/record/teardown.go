@@ -21,7 +21,8 @@ import (
 // t.Delay has passed since the switch, and until the containers have no
 // connection or t.Max has passed.
 //
-// A second call for the same release changes nothing. One that an earlier run
+// A second call for the same release changes nothing. When Arm fails, Cancel
+// takes back what it may have left. An order that an earlier run
 // armed is replaced; ErrTooLate when that one is being carried out.
 func (l *Lock) Arm(ctx context.Context, t Teardown) error {
 	op := "arm the teardown of " + t.Release
@@ -34,7 +35,7 @@ func (l *Lock) Arm(ctx context.Context, t Teardown) error {
 		return fail(l.host, op, plugins.Invalid, err)
 	}
 	systemd := l.store.systemdFolder()
-	out, err := l.run(ctx, op, armScript+startScript, order, t.Release, strconv.Itoa(len(order)), systemd)
+	out, err := l.run(ctx, op, []string{baseScript, holdingScript, ordersScript, armScript, startScript}, order, t.Release, strconv.Itoa(len(order)), systemd)
 	if err != nil {
 		return err
 	}
@@ -44,7 +45,7 @@ func (l *Lock) Arm(ctx context.Context, t Teardown) error {
 // Let says that the run needs the release no more: its teardown may go on.
 // ErrNoTeardown when there is none.
 func (l *Lock) Let(ctx context.Context, release string) error {
-	_, err := l.run(ctx, "let go of "+release, letScript, nil, release)
+	_, err := l.run(ctx, "let go of "+release, []string{baseScript, ordersScript, letScript}, nil, release)
 	return err
 }
 
@@ -53,7 +54,7 @@ func (l *Lock) Let(ctx context.Context, release string) error {
 // are being stopped, ErrNoTeardown when there is no order: cancelled before,
 // or carried out.
 func (l *Lock) Cancel(ctx context.Context, release string) error {
-	_, err := l.run(ctx, "cancel the teardown of "+release, cancelScript, nil, release)
+	_, err := l.run(ctx, "cancel the teardown of "+release, []string{baseScript, ordersScript, cancelScript}, nil, release)
 	return err
 }
 
@@ -65,11 +66,15 @@ func (s Store) Reap(ctx context.Context, h plugins.Host, app string) error {
 	if err := checkName("app", app); err != nil {
 		return fail(h, op, plugins.Invalid, err)
 	}
-	out, err := run(ctx, h, op, command(startScript, s.Dir(app), "login", "", s.systemdFolder()))
+	out, err := run(ctx, h, op, startCommand(s.Dir(app), "login", "", s.systemdFolder()))
 	if err != nil {
 		return err
 	}
 	return s.startElse(ctx, h, op, app, out)
+}
+
+func startCommand(args ...string) *plugins.Command {
+	return command([]string{baseScript, holdingScript, ordersScript, startScript}, args...)
 }
 
 // startElse goes on where the login user may not start a unit of systemd: with
@@ -79,7 +84,7 @@ func (s Store) startElse(ctx context.Context, h plugins.Host, op, app string, ou
 	if !ok {
 		return nil
 	}
-	cmd := command(startScript, s.Dir(app), "become", user, s.systemdFolder())
+	cmd := startCommand(s.Dir(app), "become", user, s.systemdFolder())
 	cmd.Become = true
 	out, err := run(ctx, h, op, cmd)
 	if err == nil && len(out) == 0 {
@@ -88,7 +93,7 @@ func (s Store) startElse(ctx context.Context, h plugins.Host, op, app string, ou
 	if plugins.KindOf(err) == plugins.Lost || ctx.Err() != nil {
 		return err
 	}
-	_, err = run(ctx, h, op, command(startScript, s.Dir(app), "plain", "", s.systemdFolder()))
+	_, err = run(ctx, h, op, startCommand(s.Dir(app), "plain", "", s.systemdFolder()))
 	return err
 }
 
@@ -135,8 +140,7 @@ func orderFile(t Teardown, epoch int64, orphaned time.Duration) ([]byte, error) 
 	if err := writeCommands(&b, t); err != nil {
 		return nil, err
 	}
-	b.WriteString(libScript)
-	b.WriteString(teardownScript)
+	b.WriteString(compact([]string{baseScript, holdingScript, ordersScript, teardownScript}))
 	return b.Bytes(), nil
 }
 

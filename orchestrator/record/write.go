@@ -31,7 +31,7 @@ func (l *Lock) Write(ctx context.Context, st State) error {
 	if err != nil {
 		return fail(l.host, op, plugins.Invalid, err)
 	}
-	_, err = l.run(ctx, op, writeScript, data, "state.json", strconv.Itoa(len(data)))
+	_, err = l.run(ctx, op, []string{baseScript, writeScript}, data, "state.json", strconv.Itoa(len(data)))
 	return err
 }
 
@@ -42,7 +42,7 @@ func (l *Lock) Append(ctx context.Context, e Entry) error {
 	if err != nil {
 		return fail(l.host, op, plugins.Invalid, err)
 	}
-	_, err = l.run(ctx, op, appendScript, data, strconv.Itoa(len(data)), strconv.Itoa(keepHistory))
+	_, err = l.run(ctx, op, []string{baseScript, appendScript}, data, strconv.Itoa(len(data)), strconv.Itoa(keepHistory))
 	return err
 }
 
@@ -57,7 +57,7 @@ func (l *Lock) Audit(ctx context.Context, text string) error {
 		}
 		return r
 	}, line)
-	_, err := l.run(ctx, "write the audit trail of "+l.app, auditScript, nil, line)
+	_, err := l.run(ctx, "write the audit trail of "+l.app, []string{baseScript, auditScript}, nil, line)
 	return err
 }
 
@@ -68,7 +68,7 @@ func (s Store) History(ctx context.Context, h plugins.Host, app string, n int) (
 	if err := checkName("app", app); err != nil {
 		return nil, fail(h, op, plugins.Invalid, err)
 	}
-	out, err := run(ctx, h, op, command(historyScript, s.Dir(app), strconv.Itoa(n)))
+	out, err := run(ctx, h, op, command([]string{historyScript}, s.Dir(app), strconv.Itoa(max(n, 0))))
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ var (
 	partExpr    = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
 	tagExpr     = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 	digestExpr  = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	helperExpr  = regexp.MustCompile(`^[A-Za-z0-9+.-]*::`)
 	gitHostExpr = regexp.MustCompile(`^(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:]+\])$`)
 )
 
@@ -153,7 +154,7 @@ func repository(s string) error {
 		return nil
 	case isURL:
 		return repositoryURL(scheme, s, fault)
-	case strings.Contains(s, "::"):
+	case helperExpr.MatchString(s):
 		return fault("transports with :: run programs")
 	}
 	host, rest, ok := strings.Cut(s, ":")

@@ -27,7 +27,7 @@ func Render(app App) string {
 	r.put("once", app.Install.Once)
 	r.put("timeout", short(app.Install.Timeout))
 	r.put("restart", app.Install.Restart)
-	r.test(app.Test)
+	r.test(app.Test, app.Container.Port != 0)
 	r.proxy(app.Proxy)
 	r.table("drain")
 	r.put("delay", short(app.Drain.Delay))
@@ -122,7 +122,9 @@ func (r *renderer) container(c Container) {
 	r.put("stop_grace", short(c.StopGrace))
 }
 
-func (r *renderer) test(t Test) {
+// test writes the tests. With a port an empty list of checks says something:
+// that the port is not asked.
+func (r *renderer) test(t Test, port bool) {
 	r.table("test")
 	r.put("within", short(t.Within))
 	r.put("interval", short(t.Interval))
@@ -133,7 +135,9 @@ func (r *renderer) test(t Test) {
 	for i, c := range t.Checks {
 		checks[i] = c.value()
 	}
-	r.always("checks", checks)
+	if port || len(checks) > 0 {
+		r.always("checks", checks)
+	}
 }
 
 func (r *renderer) proxy(p *Proxy) {

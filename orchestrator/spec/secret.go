@@ -117,16 +117,15 @@ func cutNewline(s string) string {
 
 // bounded keeps the first bytes that are written to it, and drops the rest.
 type bounded struct {
-	bytes.Buffer
+	buf  bytes.Buffer // not embedded: its ReadFrom would go past Write
 	over bool
 }
 
+func (b *bounded) String() string { return b.buf.String() }
+
 func (b *bounded) Write(p []byte) (int, error) {
-	room := secretSize - b.Len()
-	if len(p) > room {
-		b.over = true
-		b.Buffer.Write(p[:room])
-		return len(p), nil
-	}
-	return b.Buffer.Write(p)
+	room := secretSize - b.buf.Len()
+	b.over = b.over || len(p) > room
+	b.buf.Write(p[:min(len(p), room)])
+	return len(p), nil
 }

@@ -1,69 +1,89 @@
 package docker_test
 
 import (
-	"bytes"
 	"context"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/docker"
 	"github.com/teal-deploy/teal/plugins/internal/engine/enginetest"
+	"github.com/teal-deploy/teal/plugins/loader"
+	"github.com/teal-deploy/teal/plugins/plugintest"
+	"github.com/teal-deploy/teal/plugins/sdk"
 )
 
-var started *enginetest.Engine
+// engines is the engine that the tests of this package share.
+type engines struct {
+	once sync.Once
+	e    *enginetest.Engine
+	err  error
+}
 
-var start = sync.OnceValues(func() (*enginetest.Engine, error) {
-	e, err := enginetest.Start()
-	started = e
-	return e, err
-})
+func (s *engines) start() (*enginetest.Engine, error) {
+	s.once.Do(func() { s.e, s.err = enginetest.Start() })
+	return s.e, s.err
+}
 
+var shared engines
+
+// TestMain makes the test binary a plugin when it is started as one. The
+// built-in's name is the socket here.
 func TestMain(m *testing.M) {
+	if socket, ok := loader.BuiltinRequested(os.Args[1:]); ok {
+		sdk.Serve(docker.New(socket))
+		return
+	}
 	code := m.Run()
-	if started != nil {
-		started.Close()
+	if shared.e != nil {
+		shared.e.Close()
 	}
 	os.Exit(code)
 }
 
-func TestVertical(t *testing.T) {
-	e := enginetest.Require(t, start)
-	rt := docker.New(e.Socket)
-	for _, h := range []*enginetest.Host{{Engine: e}, {Engine: e, NoUnix: true}, {Engine: e, User: "nobody"}} {
-		h.Host = e.Host("web1").(*enginetest.Host).Host
-		ctx := context.Background()
-		rt := docker.New(e.Socket)
-		info, err := rt.Probe(ctx, h)
-		t.Logf("%v %s %v", info.Version, info.Settings, err)
-		img, err := rt.Pull(ctx, h, plugins.PullRequest{Image: enginetest.Image, Policy: plugins.PullNever})
-		t.Log(img, err)
-		c, err := rt.Create(ctx, h, plugins.Spec{
-			Name: "ab", Image: img.Reference, Command: []string{"httpd", "-f", "-p", "8080"}, Labels: map[string]string{"x": "y"},
-			Port: 8080, Publish: netip.MustParseAddrPort("127.0.0.1:20001"),
-		})
-		t.Log(c, err)
-		conn, err := h.DialContext(ctx, "tcp", "127.0.0.1:20001")
-		t.Log(conn, err)
-		var out, errb bytes.Buffer
-		err = rt.Exec(ctx, h, "ab", &plugins.Command{Args: []string{"sh", "-c", "cat; echo oh >&2; exit 3"}, Stdin: strings.NewReader("hi"), Stdout: &out, Stderr: &errb})
-		t.Log(out.String(), errb.String(), err)
-		cctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-		t.Log(rt.Exec(cctx, h, "ab", &plugins.Command{Args: []string{"sleep", "77"}}))
-		cancel()
-		errb.Reset()
-		_ = rt.Exec(ctx, h, "ab", &plugins.Command{Args: []string{"ps"}, Stdout: &errb})
-		t.Log(errb.String())
-		l, err := rt.List(ctx, h, map[string]string{"x": "y"})
-		t.Log(l, err)
-		cmds, err := rt.LocalCommands(ctx, h, c.ID, time.Second)
-		t.Log(cmds, err)
-		t0 := time.Now()
-		t.Log(rt.Stop(ctx, h, c.ID, time.Second), rt.Remove(ctx, h, c.ID), time.Since(t0))
+// asPlugin returns the runtime as it is across the process boundary.
+func asPlugin(t *testing.T, socket string) plugins.Runtime {
+	t.Helper()
+	spec, err := loader.Builtin(socket)
+	if err != nil {
+		t.Fatal(err)
 	}
-	_ = rt
+	p, err := loader.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p.Runtime()
+}
+
+func TestConformance(t *testing.T) {
+	e := enginetest.Require(t, shared.start)
+	local := plugintest.Local("web1")
+	for i, tt := range []struct {
+		name string
+		rt   func() plugins.Runtime
+		host plugins.Host
+	}{
+		{"in process over a forwarded socket", func() plugins.Runtime { return docker.New(e.Socket) }, e.Host("web1")},
+		{"as a plugin over a bridge", func() plugins.Runtime { return asPlugin(t, e.Socket) }, &enginetest.Host{Host: local, Engine: e, NoUnix: true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			err := plugintest.TestRuntime(context.Background(), tt.rt(), tt.host, plugintest.Options{
+				Image:   enginetest.Image,
+				Policy:  plugins.PullNever,
+				Publish: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(20001+2*i)),
+				Prefix:  "teal-test-" + string(rune('a'+i)),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
 }

@@ -22,11 +22,10 @@ launch() {
   if [ "$(id -u)" != "$user" ]; then # a process of root is not what was asked for
     return 71
   fi
-  if command -v setsid >/dev/null; then
-    setsid sh "$1/order" "$1" >/dev/null 2>&1 </dev/null &
-  else
-    nohup sh "$1/order" "$1" >/dev/null 2>&1 </dev/null &
-  fi
+  detach=nohup
+  command -v setsid >/dev/null && detach=setsid
+  # An inherited descriptor would keep the connection's channel open.
+  $detach sh "$1/order" "$1" >/dev/null 2>&1 </dev/null 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
 }
 
 # await FOLDER: it works, or has done its work already.
@@ -34,7 +33,7 @@ await() {
   tries=0
   until taken "$1/process" || ! [ -e "$1/order" ]; do
     tries=$((tries + 1))
-    [ $tries -lt 60 ] || return 1
+    [ $tries -lt 200 ] || return 1
     nap 0.05
   done
 }

@@ -143,21 +143,27 @@ func (t *tail) Write(p []byte) (int, error) {
 // exitCode waits for the engine to notice that the process has ended: its
 // streams may end a moment earlier.
 func (s *session) exitCode(ctx context.Context, exec string) (int, error) {
+	in, err := s.awaitExec(ctx, exec, func(in client.ExecInspectResult) bool { return !in.Running })
+	return in.ExitCode, err
+}
+
+// awaitExec looks at an exec until it is as wanted.
+func (s *session) awaitExec(ctx context.Context, exec string, wanted func(client.ExecInspectResult) bool) (client.ExecInspectResult, error) {
 	limit := time.NewTimer(endTimeout)
 	defer limit.Stop()
 	tick := time.NewTicker(endEvery)
 	defer tick.Stop()
 	for {
 		in, err := s.api.ExecInspect(ctx, exec, client.ExecInspectOptions{})
-		if err != nil || !in.Running {
-			return in.ExitCode, err
+		if err != nil || wanted(in) {
+			return in, err
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return 0, context.Cause(ctx)
+			return in, context.Cause(ctx)
 		case <-limit.C:
-			return 0, s.fault("exec", plugins.Lost, errors.New("the streams have ended but the command runs on"))
+			return in, s.fault("exec", plugins.Lost, errors.New("the engine does not know how the command goes on"))
 		}
 	}
 }
@@ -174,8 +180,9 @@ const (
 func (s *session) kill(ctx context.Context, id, exec string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
-	in, err := s.api.ExecInspect(ctx, exec, client.ExecInspectOptions{})
-	if err != nil || !in.Running || in.PID == 0 {
+	// What has just been started has no process id yet.
+	in, err := s.awaitExec(ctx, exec, func(in client.ExecInspectResult) bool { return !in.Running || in.PID != 0 })
+	if err != nil || !in.Running {
 		return s.wrap(ctx, "kill the command", unlessGone(err))
 	}
 	pid := strconv.Itoa(in.PID)

@@ -167,11 +167,11 @@ func (d *demo) serve(ctx context.Context, version string, args ...string) error 
 			return fmt.Errorf("teal %s: %s is %s and serves %q, want a switch to %q %s", args[0], h.Host, h.State, h.Version, version, h.Error)
 		}
 		d.rec.Switched(load.Switch{Host: h.Host, Release: version, Began: began, Confirmed: h.SwitchedAt})
-		gone := "blue is still there"
+		gone := ""
 		if !h.BlueGoneAt.IsZero() {
-			gone = fmt.Sprintf("blue gone at %s, %s later", clock(h.BlueGoneAt), short(h.BlueGoneAt.Sub(h.SwitchedAt)))
+			gone = fmt.Sprintf(", blue gone at %s, %s later", clock(h.BlueGoneAt), short(h.BlueGoneAt.Sub(h.SwitchedAt)))
 		}
-		d.say(args[0], "%s: switched to release %s at %s in %.1f ms, %s", h.Host, version, clock(h.SwitchedAt), h.SwitchMS, gone)
+		d.say(args[0], "%s: switched to release %s at %s in %.1f ms%s", h.Host, version, clock(h.SwitchedAt), h.SwitchMS, gone)
 	}
 	d.say(args[0], "%s after %s", res.Outcome, short(time.Since(began)))
 	return nil

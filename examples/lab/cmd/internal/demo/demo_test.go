@@ -53,7 +53,7 @@ func show(t *testing.T, kind string) (string, error) {
 	t.Setenv(standIn, kind)
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each run of the stand-in
 	var out strings.Builder
-	err := Run(t.Context(), Config{Teal: os.Args[0], Hosts: 1, Settle: time.Second}, &out)
+	err := Run(t.Context(), Config{Teal: os.Args[0], Hosts: 1, Settle: 600 * time.Millisecond}, &out)
 	t.Log("\n" + out.String())
 	return out.String(), err
 }

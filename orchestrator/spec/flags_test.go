@@ -1,0 +1,113 @@
+package spec
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestFlagsMakeAnApp(t *testing.T) {
+	f, err := FromFlags(AdHoc{
+		App: "shop", Image: "shop:${version}", Port: 8080, HTTP: "/up", Proxy: "nginx", Listen: []string{"80", "10.0.0.1:81"},
+		Names: []string{"shop.example.com"}, Env: []string{"A=1", "B=x=y ${region}", "C="}, Volumes: []string{"data:/data"},
+		Command: []string{"bin/web", "--fast"}, Memory: "64m", Verify: "http://shop.example.com/", Upstream: "up", Pull: "missing",
+		Runtime: "docker",
+	}, Options{Set: map[string]string{"region": "eu"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults()
+	want.Name = "shop"
+	want.Image = Image{Name: "shop:42", Pull: "missing"}
+	want.Container.Port = 8080
+	want.Container.Command = []string{"bin/web", "--fast"}
+	want.Container.Env = map[string]string{"A": "1", "B": "x=y eu", "C": ""}
+	want.Container.Volumes = []Volume{{Source: "data", Target: "/data"}}
+	want.Container.Memory = 64 << 20
+	want.Test.Checks = []Check{{HTTP: "/up"}}
+	want.Proxy = &Proxy{
+		Type: "nginx", Upstream: "up", Verify: &Verify{HTTP: "http://shop.example.com/", Status: []int{200}},
+		Site: &Site{
+			Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80"), netip.MustParseAddrPort("10.0.0.1:81")},
+			Names:  []string{"shop.example.com"},
+		},
+	}
+	if diff := cmp.Diff(want, resolve(t, f, map[string]string{"version": "42"}), equal()); diff != "" {
+		t.Errorf("app (-want +got):\n%s", diff)
+	}
+	if !f.Uses("version", "image.name") || f.Path() != "" || f.Dir() != "." {
+		t.Errorf("uses, path %q, dir %q", f.Path(), f.Dir())
+	}
+}
+
+func TestProblemsOfFlagsNameTheFlag(t *testing.T) {
+	tests := []struct {
+		name  string
+		flags AdHoc
+		opts  Options
+		want  string
+	}{
+		{
+			"nothing given", AdHoc{}, Options{},
+			"--app: is required\n  hint: give the app a name, as shop\n" +
+				"--image: is required\n  hint: say which image, as registry.example.com/shop:${version}",
+		},
+		{
+			"a port alone", AdHoc{App: "shop", Image: "shop", Port: 80}, Options{},
+			"--port: a port needs a proxy in front of it\n  hint: set --proxy to \"nginx\", or leave the port out: the app is a worker then",
+		},
+		{
+			"a proxy alone", AdHoc{App: "shop", Image: "shop", Proxy: "nginx"}, Options{},
+			"--proxy: a proxy needs a port of the container\n  hint: set --port, or leave the proxy out: the app is a worker then",
+		},
+		{
+			"wrong values", AdHoc{
+				App: "-x", Image: "a b", Port: -1, Proxy: "apache", HTTP: "up", Listen: []string{"x"}, Env: []string{"SECRET", "1=2", "A=1", "A=2"},
+				Volumes: []string{"data"}, Memory: "x", Pull: "upload",
+			}, Options{Environment: "staging"},
+			`--environment: needs an app file
+  hint: leave it out, or describe the app in teal.toml
+--env: has no '='
+  hint: write NAME=value
+--env: names "A" twice
+  hint: keep one of the two
+--memory: "x" is not a size
+  hint: write it like "512m" or "2g"
+--port: -1 is out of range
+  hint: between 0 and 65535
+--volume: "data" is not a volume
+  hint: write "name:/path" or "/path/on/host:/path", with :ro behind it when the app shall only read
+--listen: "x" is not an address to listen on
+  hint: write a port, as 80, or an address with a port, as "10.0.0.1:80" or "[::1]:80"
+--app: "-x" is not a name for an app
+  hint: up to 40 of a-z, 0-9 and '-', not beginning with '-'
+--image: "a b" is not an image: its path is wrong
+  hint: a path is a-z, 0-9 and between these '.', '_', '-' and '/'
+--pull: "upload" does not work yet
+  hint: use always, missing or never
+--env: "1" is not a name for an environment variable
+  hint: letters, digits and '_', not beginning with a digit
+--http: "up" is not the path of a request
+  hint: begin it with '/', as "/up"
+--proxy: "apache" is not one of nginx
+  hint: use nginx`,
+		},
+		{
+			"a name of --set", AdHoc{App: "shop", Image: "shop"}, Options{Set: map[string]string{"a b": "1", "x": "\x00"}},
+			"--set: \"a b\" is not a name for a variable\n  hint: letters, digits and '_', not beginning with a digit\n" +
+				"--set: the value of x holds a NUL character",
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := FromFlags(test.flags, test.opts)
+			if err == nil {
+				t.Fatal("nothing is wrong")
+			}
+			if diff := cmp.Diff(test.want, err.Error()); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

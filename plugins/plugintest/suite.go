@@ -1,0 +1,194 @@
+package plugintest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/teal-deploy/teal/plugins"
+)
+
+// Options say what TestRuntime may use.
+type Options struct {
+	// Image is one that Pull can get by Policy. It must contain sh, cat,
+	// echo, env, sleep and touch.
+	Image  string
+	Policy plugins.PullPolicy
+
+	// Serve is a command of the image that listens on port 8080 of all
+	// addresses until it is ended; nil: busybox's httpd.
+	Serve []string
+
+	// Publish is an address of the host with a port that is free, and the
+	// next one too.
+	Publish netip.AddrPort
+
+	// Prefix begins the names of all containers; "": "teal-test". Containers
+	// whose label of that name is set are removed at the end.
+	Prefix string
+}
+
+const (
+	checkTimeout = 30 * time.Second
+	atOnce       = 4 // checks: a runtime is used by several goroutines
+)
+
+// TestRuntime checks that rt keeps what plugins.Runtime and its optional
+// interfaces promise, with containers on h that it removes again. It returns
+// all that it found wrong, joined, or nil. Run it in process and through
+// plugins/loader:
+//
+//	if err := plugintest.TestRuntime(ctx, rt, h, opts); err != nil {
+//		t.Fatal(err)
+//	}
+func TestRuntime(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts Options) error {
+	s := suite{rt: rt, h: h, opts: opts, label: cmp.Or(opts.Prefix, "teal-test")}
+	if s.opts.Serve == nil {
+		s.opts.Serve = []string{"httpd", "-f", "-p", "8080"}
+	}
+	// Pull makes the image known to the others.
+	if err := s.check(ctx, "probe and pull", (*suite).pull); err != nil {
+		return err
+	}
+	checks := []struct {
+		name string
+		run  func(*suite, context.Context) error
+	}{
+		{"create", (*suite).create},
+		{"create again", (*suite).createAgain},
+		{"create with nonsense", (*suite).createInvalid},
+		{"environment, command and mounts", (*suite).surroundings},
+		{"exec", (*suite).exec},
+		{"exec that is cancelled", (*suite).execCancelled},
+		{"list", (*suite).list},
+		{"stop", (*suite).stop},
+		{"remove", (*suite).remove},
+		{"restart", (*suite).restart},
+		{"restart policy", (*suite).policy},
+		{"logs", (*suite).logs},
+		{"local commands", (*suite).local},
+	}
+	found := make([]error, len(checks))
+	var all sync.WaitGroup
+	free := make(chan struct{}, atOnce)
+	for i, c := range checks {
+		all.Go(func() {
+			free <- struct{}{}
+			defer func() { <-free }()
+			found[i] = s.check(ctx, c.name, c.run)
+		})
+	}
+	all.Wait()
+	return errors.Join(found...)
+}
+
+// A suite is one check of one run of TestRuntime.
+type suite struct {
+	rt    plugins.Runtime
+	h     plugins.Host
+	opts  Options
+	label string
+	value string // of the label, on this check's containers
+	image plugins.Image
+}
+
+// check runs one check with containers of its own and removes them.
+func (s *suite) check(ctx context.Context, name string, run func(*suite, context.Context) error) error {
+	if s.image.Reference != "" {
+		own := *s
+		s = &own
+	}
+	s.value = strings.ReplaceAll(name, " ", "-")
+	limited, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	err := s.clear(limited) // what a run that was killed left behind
+	if err == nil {
+		err = run(s, limited)
+	}
+	if err = errors.Join(err, s.clear(context.WithoutCancel(ctx))); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// clear removes every container of the check.
+func (s *suite) clear(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	cs, err := s.rt.List(ctx, s.h, map[string]string{s.label: s.value})
+	for _, c := range cs {
+		err = errors.Join(err, s.rt.Remove(ctx, s.h, c.ID))
+	}
+	return err
+}
+
+// spec describes a container that sleeps and ends when it is asked to.
+func (s *suite) spec(name string) plugins.Spec {
+	return plugins.Spec{
+		Name:    s.label + "-" + name,
+		Image:   s.image.Reference,
+		Command: []string{"sh", "-c", "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done"},
+		Labels:  map[string]string{s.label: s.value, "name": name},
+		Restart: plugins.RestartNever,
+	}
+}
+
+func (s *suite) pull(ctx context.Context) error {
+	info, err := s.rt.Probe(ctx, s.h)
+	if err != nil {
+		return err
+	}
+	if info.Name == "" || info.Version == "" {
+		return fmt.Errorf("Info without a name or a version: %+v", info)
+	}
+	img, err := s.rt.Pull(ctx, s.h, plugins.PullRequest{Image: s.opts.Image, Policy: s.opts.Policy, Progress: io.Discard})
+	if err != nil {
+		return err
+	}
+	s.image = img
+	if !strings.HasPrefix(img.Digest, "sha256:") || img.Reference == "" {
+		return fmt.Errorf("the image is %+v", img)
+	}
+	again, err := s.rt.Pull(ctx, s.h, plugins.PullRequest{Image: img.Reference, Policy: plugins.PullNever})
+	if err != nil {
+		return fmt.Errorf("what Pull returned is not an image to Pull: %w", err)
+	}
+	if again != img {
+		return fmt.Errorf("pulled by its own reference the image is %+v, not %+v", again, img)
+	}
+	_, err = s.rt.Pull(ctx, s.h, plugins.PullRequest{Image: "teal.test/no-such-image:1", Policy: plugins.PullNever})
+	return wantKind(err, plugins.NotFound, "an image that is not there")
+}
+
+func onlyError(_ []byte, err error) error { return err }
+
+func wantKind(err error, kind plugins.Kind, what string) error {
+	if errors.Is(err, kind) {
+		return nil
+	}
+	return fmt.Errorf("%s is no error of kind %q: %w", what, kind, cmp.Or(err, errors.New("nil")))
+}
+
+func wantError(err error, what string) error {
+	if err != nil {
+		return nil
+	}
+	return errors.New(what + " is no error")
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
