@@ -30,7 +30,7 @@ func TestBadReleasesLeaveBlueServing(t *testing.T) {
 		say    string // in the report
 	}{
 		{name: "missing image", change: replace("shop:1", "shop:none"), say: "no such image"},
-		{name: "wrong commit", change: replace(`ref = "main"`, `ref = "`+strings.Repeat("12", 20)+`"`), say: strings.Repeat("12", 6)},
+		{name: "wrong commit", change: replace(`ref = "main"`, `ref = "`+strings.Repeat("12", 20)+`"`), step: "code", say: "no such commit"},
 		{name: "create fails", change: replace(`[container]`, "[container]\ncommand = [\"/no/such/program\"]"), step: "create", say: "/no/such/program"},
 		{name: "port taken", before: func() func() { return f.occupy(1) }, step: "create", say: "port"},
 		{name: "install exits with 3", mode: "install-fails", step: "install", say: "exited with code 3"},
@@ -99,11 +99,15 @@ func (f *fleet) occupy(host int) func() {
 	if port == "" {
 		f.t.Fatal("no port of blue in the record")
 	}
-	argv := []string{"--target", pid(h.PID()), "--net", "--", "busybox", "nc", "-l", "-p", port, "-s", "127.0.0.1"}
+	argv := []string{"--target", pid(h.PID()), "--net", "--", "busybox", "nc", "-l", "-p", port}
 	cmd := exec.CommandContext(f.t.Context(), "nsenter", argv...)
 	if err := cmd.Start(); err != nil {
 		f.t.Fatal(err)
 	}
+	f.eventually(5*time.Second, "the port is taken", func() bool {
+		out, err := h.Exec(f.t.Context(), "ss", "-Hltn", "sport = :"+port)
+		return err == nil && out != ""
+	})
 	return func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
 }
 

@@ -261,7 +261,7 @@ type stress struct {
 // stress puts clients of every class on all hosts.
 func (f *fleet) stress(clients map[load.Class]int, limit time.Duration) *stress {
 	f.t.Helper()
-	c := load.Config{Net: netip.MustParsePrefix(f.Host(1).Addr.String() + "/24").Masked(), Clients: clients, Duration: limit, Transfer: 3 * time.Second}
+	c := load.Config{Net: f.Network(), Clients: clients, Duration: limit, Transfer: 3 * time.Second}
 	for _, h := range f.Hosts() {
 		c.Hosts = append(c.Hosts, load.Host{Name: h.Name, Addr: netip.AddrPortFrom(h.Addr, 80)})
 	}
@@ -277,7 +277,7 @@ func (f *fleet) stress(clients map[load.Class]int, limit time.Duration) *stress 
 func (s *stress) switched(e ended) {
 	for _, h := range e.result.Hosts {
 		if !h.SwitchedAt.IsZero() {
-			s.rec.Switched(load.Switch{Host: h.Host, Release: h.Version, Confirmed: h.SwitchedAt})
+			s.rec.Switched(load.Switch{Host: h.Host, Release: h.Version, Began: e.events[0].Time, Confirmed: h.SwitchedAt})
 		}
 	}
 }

@@ -94,10 +94,12 @@ create() {
 }
 has() { git --git-dir="$mirror" cat-file -e "$commit^{tree}" 2>/dev/null; }
 get() {
+  absent=
   git --git-dir="$mirror" -c gc.auto=0 -c maintenance.auto=false -c http.lowSpeedLimit=1000 -c http.lowSpeedTime=30 \
-    fetch -q --no-tags --no-recurse-submodules "$@" 2>"$tmp/err" && has
+    fetch -q --no-tags --no-recurse-submodules "$@" 2>"$tmp/err" || return
+  has || { absent=1; return 1; }
 }
-refused() { [ ! -s "$tmp/err" ] || grep -q -i -e 'unadvertised object' -e 'not our ref' -e 'shallow' -e 'remote ref' "$tmp/err"; }
+refused() { [ "$absent" ] || grep -q -i -e 'unadvertised object' -e 'not our ref' -e 'shallow' -e 'remote ref' "$tmp/err"; }
 all() {
   unshallow=
   [ -f "$mirror/shallow" ] && unshallow=--unshallow
