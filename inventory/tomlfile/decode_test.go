@@ -179,10 +179,10 @@ func TestRulesConvertAndRefuse(t *testing.T) {
 
 func TestExpandedTextBecomesWhatItsPlaceWants(t *testing.T) {
 	rules := Rules{Expand: func(key, text string) (string, bool, error) {
-		switch {
-		case text == "later":
+		switch text {
+		case "later":
 			return text, false, nil
-		case text == "wrong":
+		case "wrong":
 			return "", false, errors.New("cannot be")
 		}
 		return strings.TrimPrefix(text, "$"), true, nil
@@ -224,5 +224,89 @@ size = "12"
 	}
 	if diff := cmp.Diff(wantKeys, keys); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+}
+
+func TestTheSameNameInAnotherTableIsSuggested(t *testing.T) {
+	var v struct {
+		A struct {
+			Port int `toml:"port"`
+			Deep struct {
+				Port int `toml:"port"`
+				Twin int `toml:"twin"`
+			} `toml:"deep"`
+		} `toml:"a"`
+		B struct {
+			Deep struct {
+				Twin int `toml:"twin"`
+			} `toml:"deep"`
+		} `toml:"b"`
+		Map  map[string]below `toml:"map"`
+		Only *below           `toml:"only"`
+	}
+	d, problems := Decode("f", []byte("port = 1\ntwin = 2\nkey = 3\nnowhere = 4\nmap.x.deep = 5\n"), &v, Rules{})
+	got := map[string]string{}
+	for _, p := range problems {
+		got[p.Key] = p.Hint
+	}
+	want := map[string]string{
+		"port":       `did you mean "a.port"?`, // the nearest to the top
+		"twin":       "",                       // two are equally near
+		"key":        `did you mean "only.key"?`,
+		"nowhere":    "",
+		"map.x.deep": "",
+	}
+	if diff := cmp.Diff(want, got); diff != "" || d == nil {
+		t.Errorf("hints (-want +got):\n%s", diff)
+	}
+}
+
+func TestSyntaxErrorsPointAtTheirPlace(t *testing.T) {
+	tests := []struct {
+		src          string
+		line, column int
+	}{
+		{"a = [1\nb = 2\n", 2, 1},
+		{"x = 1\n[image\nname = 1", 2, 7},
+		{"a = \"x\nb = 1\n", 1, 7},
+		{"a = 1 2\n", 1, 6},
+		{"a\nb=1", 1, 2},
+		{"\n\na = 12:99\nb=1", 3, 5},
+		{"ä = 1", 1, 1},
+		{"\"ä\" = x", 1, 7},
+		{"a = [1,\n2\n", 2, 2},
+		{"\ufeffa = x", 1, 5},
+	}
+	for _, test := range tests {
+		d, problems := Parse("f", []byte(test.src))
+		if d != nil || len(problems) != 1 {
+			t.Errorf("%q: %v", test.src, problems)
+			continue
+		}
+		if p := problems[0]; p.Line != test.line || p.Column != test.column {
+			t.Errorf("%q: %s at %d:%d, want %d:%d", test.src, p.Message, p.Line, p.Column, test.line, test.column)
+		}
+	}
+	var s sample
+	if d, problems := Decode("f", []byte("a = ["), &s, Rules{}); d != nil || len(problems) != 1 {
+		t.Errorf("Decode: %v", problems)
+	}
+}
+
+func TestLongLinesAreShownInPart(t *testing.T) {
+	d := document(t, "a = [ \""+strings.Repeat("x", 300)+"\", 7, \""+strings.Repeat("y", 300)+"\" ]\n")
+	tests := []struct{ key, marked string }{
+		{"a[1]", "7"},
+		{"a[2]", "\"" + strings.Repeat("y", 50)},
+		{"a[0]", "\"" + strings.Repeat("x", 93)},
+	}
+	for _, test := range tests {
+		p := d.Problem(test.key, "m", "")
+		if got := marked(p.Snippet); got != test.marked {
+			t.Errorf("%s: marks %q, want %q\n%s", test.key, got, test.marked, p.Snippet)
+		}
+		if line, _, _ := strings.Cut(p.Snippet, "\n"); len([]rune(line)) > snippetWidth+10 {
+			t.Errorf("%s: the line has %d characters", test.key, len([]rune(line)))
+		}
 	}
 }

@@ -133,7 +133,9 @@ func (d *Document) mask(patterns []string) {
 		if p.value.end <= p.value.start || !strings.ContainsRune(`"'`, rune(d.src[p.value.start])) {
 			continue
 		}
-		secret := func(pattern string) bool { return matchEnd(pattern, key) }
+		secret := func(pattern string) bool {
+			return matchEnd(pattern, key) || strings.HasSuffix(key, "]") && matchEnd(pattern, Parent(key))
+		}
 		if slices.ContainsFunc(patterns, secret) || loginExpr.MatchString(d.src[p.value.start:p.value.end]) {
 			d.masked = append(d.masked, p.value)
 		}

@@ -110,7 +110,7 @@ func TestSecretsAreMasked(t *testing.T) {
 	d := document(t, `[image]
 password = "pä55 \" word" # comment
 [environments.x]
-secrets = { A = 'plain', B = { env = "SHOWN" }, C = 1 }
+secrets = { A = 'plain', B = { env = "SHOWN" }, C = 1, D = ["x"] }
 url = "https://user:secret@example.com/"
 multi = """
 https://user:secret@example.com/
@@ -120,7 +120,7 @@ https://user:secret@example.com/
 		{"image.password", "    2 | password = ************** # comment\n      |            ^^^^^^^^^^^^^^"},
 		{
 			"environments.x.secrets.C",
-			"    4 | secrets = { A = *******, B = { env = \"SHOWN\" }, C = 1 }\n      |                                                     ^",
+			"    4 | secrets = { A = *******, B = { env = \"SHOWN\" }, C = 1, D = [***] }\n      |                                                     ^",
 		},
 		{"environments.x.url", "    5 | url = **********************************\n      |       " + strings.Repeat("^", 34)},
 		{"environments.x.multi", "    6 | multi = ***\n      |         ^^^"},

@@ -53,6 +53,9 @@ func (c *checker) failErr(key string, err error) {
 // known reports whether the values of all keys are there to be checked, and
 // those of the tables that hold them.
 func (c *checker) known(keys ...string) bool {
+	if len(c.skip) == 0 {
+		return true
+	}
 	for _, key := range keys {
 		for ; key != ""; key = tomlfile.Parent(key) {
 			if c.skip[key] || c.skip[c.doc.Name(key)] {

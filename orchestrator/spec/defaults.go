@@ -68,12 +68,14 @@ func refused() map[string]string {
 // typeHints are better advice for some values of a wrong type.
 func typeHints() map[string]string {
 	const secret = `a secret does not stand in the file: write { env = "NAME" }, { file = "path" } or { command = ["…"] }`
+	const argv = `write the program and its arguments one by one, as ["op", "read", "op://shop/db"]`
 	return map[string]string{
-		"image.password":      secret,
-		"container.secrets.*": secret,
-		"container.env.*":     "write it in quotes",
-		"container.volumes":   `write ["name:/path"]`,
-		"container.command":   `write the program and its arguments one by one, as ["bin/web", "--port", "8080"]`,
-		"test.checks[].exec":  `write the program and its arguments one by one, as ["bin/check", "--fast"]`,
+		"image.password":              secret,
+		"image.password.command":      argv,
+		"container.secrets.*":         secret,
+		"container.secrets.*.command": argv,
+		"container.volumes":           `write ["name:/path"]`,
+		"container.command":           `write the program and its arguments one by one, as ["bin/web", "--port", "8080"]`,
+		"test.checks[].exec":          `write the program and its arguments one by one, as ["bin/check", "--fast"]`,
 	}
 }

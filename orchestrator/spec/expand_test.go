@@ -207,11 +207,13 @@ func TestTextRules(t *testing.T) {
 		{"paths", belowRoot, []string{"/a", "/a/b.c", "/a b"}, []string{"", "/", "a", "./a", "/a/", "/a/../b", "/a//b", "/a\nb", "/a\x00"}},
 		{"folders", relative, []string{"a", "a/b", "a.b"}, []string{"", ".", "..", "../a", "a/..", "/a", "a/", "./a", "a//b", "-a", "a\n"}},
 		{
-			"requests", requestPath, []string{"/", "/up", "/up?a=b&c=%20", "/a/b.c"},
+			"requests", requestPath,
+			[]string{"/", "/up", "/up?a=b&c=%20", "/a/b.c"},
 			[]string{"", "up", "//host/x", "/a b", "/a#b", "/a\r\nX: y", "/ä", "http://h/", "/%zz"},
 		},
 		{
-			"URLs", wholeURL, []string{"http://h/", "https://h.example.com:8443/a?b=c", "http://[::1]:80/", "http://10.0.0.1"},
+			"URLs", wholeURL,
+			[]string{"http://h/", "https://h.example.com:8443/a?b=c", "http://[::1]:80/", "http://10.0.0.1"},
 			[]string{"", "h", "h/x", "ftp://h/", "http://", "http:///x", "http://u@h/", "http://u:p@h/", "http://h/#x", "http://h/a b", "http://h\n/", "http://-h/", "http://h;x/"},
 		},
 	}
@@ -228,5 +230,23 @@ func TestTextRules(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestLimitsCountHosts(t *testing.T) {
+	tests := []struct {
+		limit Limit
+		n     int
+		want  int
+	}{
+		{Limit{}, 10, 0},
+		{Limit{Count: 3}, 10, 3},
+		{Limit{Count: 10, Percent: true}, 19, 1},
+		{Limit{Count: 100, Percent: true}, 7, 7},
+	}
+	for _, test := range tests {
+		if got := test.limit.Of(test.n); got != test.want {
+			t.Errorf("%+v of %d is %d, want %d", test.limit, test.n, got, test.want)
+		}
 	}
 }

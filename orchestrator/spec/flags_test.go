@@ -49,23 +49,31 @@ func TestProblemsOfFlagsNameTheFlag(t *testing.T) {
 		want  string
 	}{
 		{
-			"nothing given", AdHoc{}, Options{},
+			"nothing given",
+			AdHoc{},
+			Options{},
 			"--app: is required\n  hint: give the app a name, as shop\n" +
 				"--image: is required\n  hint: say which image, as registry.example.com/shop:${version}",
 		},
 		{
-			"a port alone", AdHoc{App: "shop", Image: "shop", Port: 80}, Options{},
+			"a port alone",
+			AdHoc{App: "shop", Image: "shop", Port: 80},
+			Options{},
 			"--port: a port needs a proxy in front of it\n  hint: set --proxy to \"nginx\", or leave the port out: the app is a worker then",
 		},
 		{
-			"a proxy alone", AdHoc{App: "shop", Image: "shop", Proxy: "nginx"}, Options{},
+			"a proxy alone",
+			AdHoc{App: "shop", Image: "shop", Proxy: "nginx"},
+			Options{},
 			"--proxy: a proxy needs a port of the container\n  hint: set --port, or leave the proxy out: the app is a worker then",
 		},
 		{
-			"wrong values", AdHoc{
+			"wrong values",
+			AdHoc{
 				App: "-x", Image: "a b", Port: -1, Proxy: "apache", HTTP: "up", Listen: []string{"x"}, Env: []string{"SECRET", "1=2", "A=1", "A=2"},
 				Volumes: []string{"data"}, Memory: "x", Pull: "upload",
-			}, Options{Environment: "staging"},
+			},
+			Options{Environment: "staging"},
 			`--environment: needs an app file
   hint: leave it out, or describe the app in teal.toml
 --env: has no '='
@@ -94,7 +102,9 @@ func TestProblemsOfFlagsNameTheFlag(t *testing.T) {
   hint: use nginx`,
 		},
 		{
-			"a name of --set", AdHoc{App: "shop", Image: "shop"}, Options{Set: map[string]string{"a b": "1", "x": "\x00"}},
+			"a name of --set",
+			AdHoc{App: "shop", Image: "shop"},
+			Options{Set: map[string]string{"a b": "1", "x": "\x00"}},
 			"--set: \"a b\" is not a name for a variable\n  hint: letters, digits and '_', not beginning with a digit\n" +
 				"--set: the value of x holds a NUL character",
 		},
