@@ -231,7 +231,9 @@ func (r *run) adopt() error {
 	r.digest = r.plan.Digest
 	for i, h := range r.hosts {
 		h.plan = &r.plan.Hosts[i]
-		h.result.Version = h.plan.To.Version
+		if h.plan.Instant { // green is there already: it was blue a moment ago
+			h.green = h.plan.view.running(h.plan.To.ID)
+		}
 		if s := h.plan.view.Record.State; s != nil {
 			h.remembers = *s
 		} else {
