@@ -34,6 +34,9 @@ type Deployer struct {
 	Emit    func(Event) // called by one goroutine at a time; nil: nobody listens
 	By      string      // who, from where: user@machine
 	PID     int         // of this process, for whoever finds the lock held
+
+	undoing   time.Duration // 0: undoLimit
+	switching time.Duration // 0: switchLimit
 }
 
 // A Request says what a command is about.

@@ -239,7 +239,7 @@ func (r *run) removeGreen(ctx context.Context) {
 		}
 	}
 	each(hosts, func(h *hostRun) error {
-		ctx, cancel := orphan(ctx, undoLimit)
+		ctx, cancel := orphan(ctx, cmp.Or(r.d.undoing, undoLimit))
 		defer cancel()
 		r.undo(ctx, h)
 		return nil

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ func (r *run) switchAll(ctx context.Context) error {
 		r.removeGreen(ctx)
 		return context.Cause(ctx)
 	}
-	sctx, cancel := orphan(ctx, switchLimit)
+	sctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
 	defer cancel()
 	err := r.carryOut(sctx, r.commit())
 	if err == nil {
@@ -202,7 +203,7 @@ func (r *run) settleUnknown(ctx context.Context, h *hostRun, to record.Release, 
 		r.emit(Event{Host: h.inv.Name, Step: StepSwitch, Status: StatusFailed, Text: "it is not known what serves", Err: h.err})
 		return nil
 	}
-	rctx, cancel := orphan(ctx, switchLimit)
+	rctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
 	defer cancel()
 	if err := r.reconnect(rctx, h); err != nil {
 		return unknown(err)
@@ -361,7 +362,7 @@ func endOf(connections int) string {
 
 // settleFailed decides what follows when something failed after the switch.
 func (r *run) settleFailed(ctx context.Context, s stage, err error) error {
-	sctx, cancel := orphan(ctx, switchLimit)
+	sctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
 	defer cancel()
 	if ctx.Err() != nil { // told to end: all that is left, the hosts do by themselves
 		for _, h := range r.active() {

@@ -134,6 +134,26 @@ func (w *world) host(name string) *fakeHost {
 	return w.hosts[i]
 }
 
+// copy makes a world whose hosts are as they are here.
+func (w *world) copy(t *testing.T) *world {
+	t.Helper()
+	next := newWorld(t, len(w.hosts))
+	next.app = w.app
+	next.edit()
+	for i, h := range w.hosts {
+		for _, sub := range []string{"containers", "proxy", "root"} {
+			if err := os.RemoveAll(filepath.Join(next.hosts[i].dir, sub)); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.CopyFS(filepath.Join(next.hosts[i].dir, sub), os.DirFS(filepath.Join(h.dir, sub))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		next.hosts[i].watching = h.watching
+	}
+	return next
+}
+
 // edit changes the app file.
 func (w *world) edit(replace ...string) {
 	w.t.Helper()
@@ -173,6 +193,7 @@ func (w *world) teal() *teal {
 		Store:   record.Store{Root: hostDir + "/root"},
 		Emit:    func(e Event) { p.events = append(p.events, e) },
 		By:      "ann@desk", PID: 42,
+		undoing: 5 * time.Second, switching: 5 * time.Second,
 	}
 	return p
 }
