@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -67,13 +68,13 @@ func timeLeft(ctx context.Context) *durationpb.Duration {
 
 // ended returns why ctx ended when that is what err comes from, else nil.
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
+	hop, isHop := hopError(err)
+	switch {
+	case isHop && hop.Code() == codes.DeadlineExceeded:
+		return cmp.Or(context.Cause(ctx), context.DeadlineExceeded) // the peer's clock may be ahead
+	case ctx.Err() == nil:
 		return nil
-	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return context.Cause(ctx)
-	}
-	if s, ok := hopError(err); ok && (s.Code() == codes.Canceled || s.Code() == codes.DeadlineExceeded) {
+	case isHop && hop.Code() == codes.Canceled, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return context.Cause(ctx)
 	}
 	return nil
