@@ -472,9 +472,10 @@ func TestSpecAndContainerArriveWhole(t *testing.T) {
 func TestDiedPluginIsUnavailableWithItsLastWords(t *testing.T) {
 	lis := bufconn.Listen(1 << 10)
 	s := grpc.NewServer()
-	RegisterRuntimeServiceServer(s, newServer(funcs{probe: func(context.Context, plugins.Host) (plugins.Info, error) {
+	RegisterRuntimeServiceServer(s, newServer(funcs{probe: func(ctx context.Context, _ plugins.Host) (plugins.Info, error) {
 		go s.Stop()
-		select {}
+		<-ctx.Done()
+		return plugins.Info{}, nil
 	}}, nil))
 	go func() { _ = s.Serve(lis) }()
 	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
