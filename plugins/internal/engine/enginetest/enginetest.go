@@ -38,6 +38,7 @@ type Engine struct {
 	Dir    string // the engine's own folder
 	Socket string // below Dir
 	cmd    *exec.Cmd
+	ended  <-chan struct{}
 	pid    int // of the daemon, in our numbering
 	cgroup string
 }
@@ -97,8 +98,7 @@ func Start() (*Engine, error) {
 	e.cmd = exec.Command("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"sh", "-c", daemon, "sh", dir, "/"+e.cgroup)
 	e.cmd.Stdout, e.cmd.Stderr = log, log
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
-	if err := e.cmd.Start(); err != nil {
+	if e.ended, err = start(e.cmd); err != nil {
 		return nil, err
 	}
 	if err := e.await(); err != nil {
@@ -107,6 +107,26 @@ func Start() (*Engine, error) {
 		return nil, fmt.Errorf("%w: %s", err, said)
 	}
 	return e, nil
+}
+
+// start starts a command that dies with the test, also when the test is
+// killed. The kernel binds that to the thread that starts it, which therefore
+// stays for as long. The channel is closed when the command has ended.
+func start(cmd *exec.Cmd) (<-chan struct{}, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	ended := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(ended)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	return ended, <-started
 }
 
 func (e *Engine) await() error {
@@ -182,10 +202,26 @@ func (e *Engine) Enter(args ...string) []string {
 	return append([]string{"nsenter", "--target", strconv.Itoa(e.pid), "--net", "--mount", "--pid", "--"}, args...)
 }
 
+// PathWithout returns a PATH in which a program is not found.
+func (e *Engine) PathWithout(tb testing.TB, names ...string) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	for _, name := range []string{"sh", "id", "test", "sed", "env", "curl", "docker", "sudo", "sleep", "cat", "kill"} {
+		path, err := exec.LookPath(name)
+		if err != nil || slices.Contains(names, name) {
+			continue
+		}
+		if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // Close kills the engine and everything in it, and removes its folder.
 func (e *Engine) Close() {
 	_ = e.cmd.Process.Kill()
-	_ = e.cmd.Wait()
+	<-e.ended
 	for range 40 {
 		if e.removeGroups() && os.RemoveAll(e.Dir) == nil {
 			return
@@ -230,6 +266,7 @@ type Host struct {
 	NoUnix  bool   // sockets are not forwarded, as some SSH servers have it
 	Path    string // PATH of commands; empty: as it is
 	NoSudo  bool   // become is not set up: it means the login user
+	Forward bool   // sockets are forwarded though User is not root
 	Dialled func(network, address string)
 }
 
@@ -257,7 +294,7 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 	if h.Dialled != nil {
 		h.Dialled(network, address)
 	}
-	if network == "unix" && (h.NoUnix || h.User != "") {
+	if network == "unix" && (h.NoUnix || h.User != "" && !h.Forward) {
 		return nil, &plugins.Error{Op: "dial " + address, Host: h.String(), Kind: plugins.Denied, Err: errors.New("open failed")}
 	}
 	if network == "unix" {
