@@ -29,6 +29,9 @@ const (
 	// lastWords is how long a broken connection waits for the plugin's
 	// process to end, so that the error can say what it wrote at last.
 	lastWords = time.Second
+	// closeTimeout is when Close stops listening to what a plugin left
+	// running: longer than go-plugin takes to end the plugin itself.
+	closeTimeout = 4 * time.Second
 )
 
 // A Spec says which plugin to start.
@@ -181,6 +184,7 @@ func (p *Plugin) PID() int { return p.process.pid() }
 // seconds, and removes its folder. It may be called more than once.
 func (p *Plugin) Close() error {
 	p.once.Do(func() {
+		defer time.AfterFunc(closeTimeout, p.process.abandon).Stop()
 		p.client.Kill()
 		p.err = os.RemoveAll(p.dir)
 	})

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,8 +50,9 @@ func TestMain(m *testing.M) {
 	case "newer":
 		fmt.Println("1|99|unix|/nonexistent/socket|grpc|")
 		time.Sleep(time.Minute)
-	case "parent":
-		cmd := exec.Command("sleep", "60")
+	case "parent", "detaching parent":
+		cmd := exec.Command("sleep", "20")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: name != "parent"}
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Start(); err != nil {
 			panic(err)

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 
 // docker returns a runtime that looks at the given sockets.
 func docker(sockets ...string) *engine.Engine {
-	return &engine.Engine{Name: "docker", Program: "docker", Sockets: sockets, Start: "systemctl start docker"}
+	return &engine.Engine{Name: "docker", Component: "Engine", Program: "docker", Sockets: sockets, Start: "systemctl start docker"}
 }
 
 // host returns a host with the engine's surroundings to be changed.
@@ -117,6 +117,16 @@ func TestErrorSaysWhatKeepsTealFromTheEngine(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAnotherKindOfEngineIsRefused(t *testing.T) {
+	e := enginetest.Require(t, shared.start)
+	rt := docker(e.Socket)
+	rt.Name, rt.Component = "podman", "Podman Engine"
+	_, err := rt.Probe(t.Context(), e.Host("web1"))
+	if !errors.Is(err, plugins.Unsupported) || !strings.Contains(err.Error(), "is no podman but Engine 20.") {
+		t.Error(err)
 	}
 }
 

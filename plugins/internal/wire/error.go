@@ -31,10 +31,10 @@ func encodeError(err error) *Error {
 		e.Is = &Error_Kind{clip(string(x))}
 		return e
 	}
-	switch {
-	case err == context.Canceled: //nolint:errorlint // this link, not the chain
+	switch err { //nolint:errorlint // this link, not the chain
+	case context.Canceled:
 		e.Is = &Error_Canceled{true}
-	case err == context.DeadlineExceeded: //nolint:errorlint // this link, not the chain
+	case context.DeadlineExceeded:
 		e.Is = &Error_Deadline{true}
 	default:
 		for _, cause := range unwrap(err) {

@@ -80,9 +80,10 @@ func ended(ctx context.Context, err error) error {
 	return nil
 }
 
-// hopError returns the gRPC status that err is, if it is one.
+// hopError returns the gRPC status that err is, if it is one itself: an error
+// of the work may wrap one.
 func hopError(err error) (*status.Status, bool) {
-	s, ok := err.(interface{ GRPCStatus() *status.Status }) //nolint:errorlint // an error of the work may wrap one
+	s, ok := err.(interface{ GRPCStatus() *status.Status })
 	if !ok {
 		return nil, false
 	}

@@ -380,6 +380,22 @@ func TestCancelledCallCleansUpBeforeItReturns(t *testing.T) {
 	}
 }
 
+func TestPluginThatDoesNotCleanUpIsCutOff(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	c := across(t, funcs{create: func(_ context.Context, h plugins.Host, _ plugins.Spec) (plugins.Container, error) {
+		<-release
+		return plugins.Container{}, nil
+	}})
+	c.grace = 50 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := c.Create(ctx, plugintest.Local("web1"), plugins.Spec{})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "plugin test did not clean up in time") {
+		t.Error(err)
+	}
+}
+
 func TestDeadlineIsKnownInThePluginAndOnTheHost(t *testing.T) {
 	host := &recordingHost{Host: plugintest.Local("web1")}
 	var left time.Duration

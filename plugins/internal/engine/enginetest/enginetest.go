@@ -29,6 +29,9 @@ import (
 	"github.com/teal-deploy/teal/plugins/plugintest"
 )
 
+// pollEvery is the pause between two looks at something that is to come.
+const pollEvery = 50 * time.Millisecond
+
 // Image is an image with the tools of busybox, among them sh and httpd, that
 // every engine has from the start.
 const Image = "teal.test/busybox:1"
@@ -94,8 +97,8 @@ func Start() (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
-	e.cmd = exec.Command("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+	defer func() { _ = log.Close() }()
+	e.cmd = exec.CommandContext(context.Background(), "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"sh", "-c", daemon, "sh", dir, "/"+e.cgroup)
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	if e.ended, err = start(e.cmd); err != nil {
@@ -137,7 +140,7 @@ func (e *Engine) await() error {
 			}
 			return e.importImage()
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(pollEvery)
 	}
 	return errors.New("dockerd does not answer")
 }
@@ -173,7 +176,7 @@ func (e *Engine) importImage() error {
 		}
 	}
 	var tar bytes.Buffer
-	cmd := exec.Command("tar", "-C", filepath.Dir(root), "-c", ".")
+	cmd := exec.CommandContext(context.Background(), "tar", "-C", filepath.Dir(root), "-c", ".")
 	cmd.Stdout = &tar
 	if err := cmd.Run(); err != nil {
 		return err
@@ -185,7 +188,7 @@ func (e *Engine) importImage() error {
 // Docker runs the docker client against the engine and returns what it wrote
 // to standard output.
 func (e *Engine) Docker(stdin io.Reader, args ...string) (string, error) {
-	cmd := exec.Command("docker", append([]string{"-H", "unix://" + e.Socket}, args...)...)
+	cmd := exec.CommandContext(context.Background(), "docker", append([]string{"-H", "unix://" + e.Socket}, args...)...)
 	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+filepath.Join(e.Dir, "config"))
 	cmd.Stdin = stdin
 	var stderr bytes.Buffer
@@ -226,7 +229,7 @@ func (e *Engine) Close() {
 		if e.removeGroups() && os.RemoveAll(e.Dir) == nil {
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(pollEvery)
 	}
 }
 
@@ -282,8 +285,7 @@ func (h *Host) Run(ctx context.Context, cmd *plugins.Command) error {
 	}
 	inner.Args = h.Engine.Enter(args...)
 	err := h.Host.Run(ctx, &inner)
-	var exit *plugins.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*plugins.ExitError](err); ok {
 		exit.Args = cmd.Args
 	}
 	return err

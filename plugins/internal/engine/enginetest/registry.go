@@ -39,7 +39,7 @@ func (e *Engine) Registry(tb testing.TB, port int, user, password string) string
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	config := fmt.Sprintf(registryConfig, filepath.Join(dir, "data"), address)
 	if user != "" {
-		hash, err := exec.Command("htpasswd", "-nbB", user, password).Output()
+		hash, err := exec.CommandContext(tb.Context(), "htpasswd", "-nbB", user, password).Output()
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -54,7 +54,7 @@ func (e *Engine) Registry(tb testing.TB, port int, user, password string) string
 		tb.Fatal(err)
 	}
 	args := e.Enter(program, "serve", path)
-	cmd := exec.Command(args[0], args[1:]...)
+	cmd := exec.CommandContext(context.Background(), args[0], args[1:]...)
 	ended, err := start(cmd)
 	if err != nil {
 		tb.Fatal(err)
@@ -76,7 +76,7 @@ func (e *Engine) awaitPort(tb testing.TB, address string) {
 			_ = conn.Close()
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(pollEvery)
 	}
 	tb.Fatalf("nothing listens at %s", address)
 }
