@@ -105,7 +105,7 @@ func TestSuiteFindsWhatIsWrong(t *testing.T) {
 		"environment, command and mounts: ",
 		"1 MiB came back as 0 bytes",
 		"exec that is cancelled: the error is",
-		"polite has exit code 137, not 0",
+		"stop: one that does not listen took",
 		"restart: afterwards",
 		"logs: the last two lines are",
 		"local commands: the process id is",

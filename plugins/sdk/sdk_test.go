@@ -71,7 +71,12 @@ func builtinArgs(name string) []string {
 
 func TestPluginLeavesWhenTealIsKilled(t *testing.T) {
 	teal := exec.Command(os.Args[0], builtinArgs("core")...)
-	teal.Env = append(os.Environ(), "TMPDIR=/tmp")
+	dir, err := os.MkdirTemp("", "sdk") //nolint:usetesting // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	teal.Env = append(os.Environ(), "TMPDIR="+dir)
 	out, err := teal.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
