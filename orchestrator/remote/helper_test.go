@@ -3,6 +3,7 @@ package remote_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -26,7 +27,24 @@ import (
 	"github.com/teal-deploy/teal/plugins"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if address := os.Getenv("TEAL_TEST_CONNECT"); address != "" {
+		connect(address)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// connect makes the test's binary a proxy command.
+func connect(address string) {
+	c, err := net.Dial("tcp", address) //nolint:noctx // loopback
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	go func() { _, _ = io.Copy(c, os.Stdin) }()
+	_, _ = io.Copy(os.Stdout, c)
+}
 
 // skip says why a test cannot run. Where everything is meant to be there, that
 // is a failure.
@@ -240,4 +258,58 @@ func start(ctx context.Context, c plugins.Host, cmd *plugins.Command) <-chan err
 	errs := make(chan error, 1)
 	go func() { errs <- c.Run(ctx, cmd) }()
 	return errs
+}
+
+// listenEcho listens and sends back what comes.
+func listenEcho(t *testing.T, network, address string) net.Addr {
+	t.Helper()
+	l, err := net.Listen(network, address) //nolint:noctx // loopback
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				_, _ = io.Copy(c, c)
+				_ = c.Close()
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr()
+}
+
+// allKnown returns a known_hosts file for hosts.
+func allKnown(t *testing.T, hosts ...*remotetest.Host) string {
+	t.Helper()
+	var text strings.Builder
+	for _, h := range hosts {
+		text.WriteString(line(h.Addr(), h.HostKey()) + "\n")
+	}
+	file := filepath.Join(t.TempDir(), "known_hosts")
+	write(t, file, text.String())
+	return file
+}
+
+func line(address string, key ssh.PublicKey) string { return knownhosts.Line([]string{address}, key) }
+
+func fingerprint(key ssh.PublicKey) string { return ssh.FingerprintSHA256(key) }
+
+func portText(port uint16) string { return fmt.Sprint(port) }
+
+// keygen runs ssh-keygen.
+func keygen(t *testing.T, args ...string) {
+	t.Helper()
+	out, err := exec.Command("ssh-keygen", append([]string{"-q", "-N", ""}, args...)...).CombinedOutput() //nolint:gosec,noctx // the test's own
+	if errors.Is(err, exec.ErrNotFound) {
+		skip(t, "needs ssh-keygen")
+	}
+	if err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
 }

@@ -50,10 +50,10 @@ func (d *Dialer) jumpTo(ctx context.Context, s *settings, hops int) (*Conn, erro
 	return conn, nil
 }
 
-// jumpFor returns the entry for a jump host. What makes two of them different
-// is everything that the inventory says of them.
+// jumpFor returns the entry for a jump host: an account there, and the way to
+// it. With which key the login succeeded makes no difference.
 func (d *Dialer) jumpFor(h inventory.Host) (*jump, error) {
-	key := fmt.Sprintf("%q", []any{h.Address, h.SSH})
+	key := h.SSH.Jump + "," + joinJump([]inventory.Host{h})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {

@@ -126,8 +126,14 @@ func (c *conn) serve() {
 	now := h.shaking.Add(1)
 	for most := h.mostOpen.Load(); now > most && !h.mostOpen.CompareAndSwap(most, now); most = h.mostOpen.Load() {
 	}
-	sc, chans, reqs, err := ssh.NewServerConn(c.net, h.config)
-	h.shaking.Add(-1)
+	config, shaken := *h.config, sync.OnceFunc(func() { h.shaking.Add(-1) })
+	config.AuthLogCallback = func(_ ssh.ConnMetadata, _ string, err error) {
+		if err == nil {
+			shaken() // before the client learns of it
+		}
+	}
+	sc, chans, reqs, err := ssh.NewServerConn(c.net, &config)
+	shaken()
 	if err != nil {
 		return
 	}
