@@ -123,10 +123,10 @@ func (d *Dialer) offer(hs *handshake) []ssh.Signer {
 // hold stops the clock while the operator is asked, or while a security key
 // waits to be touched.
 func (hs *handshake) hold() (resume func()) {
-	start, resume := time.Now(), hs.clock.hold()
+	began, restart := time.Now(), hs.clock.hold()
 	return func() {
-		resume()
-		hs.waited += time.Since(start)
+		restart()
+		hs.waited += time.Since(began)
 	}
 }
 

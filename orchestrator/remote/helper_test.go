@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -98,6 +99,9 @@ type sshd struct {
 // runs the tests may log in.
 func startSSHD(t *testing.T, lines ...string) *sshd {
 	t.Helper()
+	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "Subsystem") }) {
+		lines = append(lines, "Subsystem sftp internal-sftp")
+	}
 	program := "/usr/sbin/sshd"
 	if _, err := os.Stat(program); err != nil {
 		skip(t, "needs /usr/sbin/sshd")
@@ -116,15 +120,15 @@ func startSSHD(t *testing.T, lines ...string) *sshd {
 	write(t, filepath.Join(folder, "authorized_keys"), string(ssh.MarshalAuthorizedKey(key)))
 	write(t, filepath.Join(folder, "known_hosts"), knownhosts.Line([]string{address}, hostKey)+"\n")
 	config := filepath.Join(folder, "sshd_config")
-	write(t, config, strings.Join(append([]string{
+	// The first line of a kind counts, so more lines go first.
+	write(t, config, strings.Join(append(lines, []string{
 		"ListenAddress " + address,
 		"HostKey " + filepath.Join(folder, "host_key"),
 		"PidFile none", "StrictModes no", "UsePAM no",
 		"PermitRootLogin prohibit-password", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
 		"AuthorizedKeysFile " + filepath.Join(folder, "authorized_keys"),
-		"Subsystem sftp internal-sftp",
 		"SetEnv HOME=" + folder, // not the start-up files of whoever runs the tests
-	}, lines...), "\n")+"\n")
+	}...), "\n")+"\n")
 	startDaemon(t, address, program, "-D", "-e", "-f", config)
 	me, err := user.Current()
 	if err != nil {
