@@ -114,10 +114,10 @@ func (c *Conn) serveAgent() {
 			continue // the connection is ending
 		}
 		go ssh.DiscardRequests(reqs)
-		c.ended.Go(func() {
+		go func() {
 			_ = ring.serve(ch) // an error is the end of that program's questions
 			_ = ch.Close()
-		})
+		}()
 	}
 }
 
@@ -156,7 +156,7 @@ func (a signingAgent) serve(rw io.ReadWriter) error {
 		if err != nil {
 			answer = []byte{agentFailure}
 		}
-		if _, err := rw.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...)); err != nil { //nolint:gosec // small
+		if _, err := rw.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...)); err != nil {
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ func (a signingAgent) serve(rw io.ReadWriter) error {
 func (a signingAgent) answer(question []byte) ([]byte, error) {
 	switch question[0] {
 	case agentList:
-		answer := binary.BigEndian.AppendUint32([]byte{agentListed}, uint32(len(a))) //nolint:gosec // small
+		answer := binary.BigEndian.AppendUint32([]byte{agentListed}, uint32(len(a)))
 		for _, k := range a {
 			answer = append(answer, ssh.Marshal(struct {
 				Blob    []byte

@@ -28,7 +28,7 @@ func startAgent(t *testing.T, files ...string) string {
 	t.Helper()
 	ring := agent.NewKeyring()
 	for _, file := range files {
-		text, err := os.ReadFile(file) //nolint:gosec // the test's own
+		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +41,7 @@ func startAgent(t *testing.T, files ...string) string {
 		}
 	}
 	socket := filepath.Join(t.TempDir(), "agent.sock")
-	l, err := net.Listen("unix", socket) //nolint:noctx // local
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func authorize(t *testing.T, h *sshd, file, passphrase string) {
 	t.Helper()
 	// One round: how long a passphrase takes to try is not what is tested.
 	keygen(t, "-t", "ed25519", "-a", "1", "-N", passphrase, "-f", file)
-	pub, err := os.ReadFile(file + ".pub") //nolint:gosec // the test's own
+	pub, err := os.ReadFile(file + ".pub")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestPassphraseIsAskedForOnceAndOnlyWhenNeeded(t *testing.T) {
 	t.Run("an old format without a public half", func(t *testing.T) {
 		old := filepath.Join(t.TempDir(), "old")
 		keygen(t, "-t", "rsa", "-b", "2048", "-m", "PEM", "-f", old)
-		pub, err := os.ReadFile(old + ".pub") //nolint:gosec // the test's own
+		pub, err := os.ReadFile(old + ".pub")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -316,8 +316,7 @@ func TestRunWithAgentLendsOnlyWhatItIsAskedFor(t *testing.T) {
 			err = c.Run(t.Context(), &plugins.Command{
 				Args: []string{"ssh-add", "-l"}, Env: map[string]string{"SSH_AUTH_SOCK": strings.TrimSpace(socket.String())},
 			})
-			var exit *plugins.ExitError
-			if !errors.As(err, &exit) {
+			if _, ok := errors.AsType[*plugins.ExitError](err); !ok {
 				t.Errorf("the agent outlives its command: %v", err)
 			}
 		})

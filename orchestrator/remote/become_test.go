@@ -69,7 +69,7 @@ func sudoHost(t *testing.T, password string, missing bool) (h inventory.Host, lo
 		}
 	}
 	program := func(name, text string) {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -124,7 +124,7 @@ func TestBecomeWithAndWithoutAPassword(t *testing.T) {
 				t.Errorf("asked %d times", asked)
 			}
 			// One probe, one try of a password, four commands.
-			text, _ := os.ReadFile(log) //nolint:gosec // the test's own
+			text, _ := os.ReadFile(log)
 			if n := strings.Count(string(text), "sudo "+password+": "); n != 5+asked {
 				t.Errorf("sudo ran %d times:\n%s", n, text)
 			}
@@ -188,14 +188,7 @@ func startHost(t *testing.T, shell, sudoers string) *sshd {
 			skip(t, "needs "+program)
 		}
 	}
-	folder, err := os.MkdirTemp("/tmp", "teal-host-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(folder) })
-	if err := os.Chmod(folder, 0o755); err != nil { //nolint:gosec // deploy lives here
-		t.Fatal(err)
-	}
+	folder := openFolder(t)
 	key := remotetest.WriteKey(t, filepath.Join(folder, "id"), "")
 	hostKey := remotetest.WriteKey(t, filepath.Join(folder, "host_key"), "")
 	port := freePort(t)
@@ -203,7 +196,7 @@ func startHost(t *testing.T, shell, sudoers string) *sshd {
 	known := filepath.Join(folder, "known_hosts")
 	write(t, known, knownhosts.Line([]string{address}, hostKey)+"\n")
 	write(t, filepath.Join(folder, "authorized_keys"), string(ssh.MarshalAuthorizedKey(key)))
-	_ = os.Chmod(filepath.Join(folder, "authorized_keys"), 0o644) //nolint:gosec // sshd reads it as deploy
+	_ = os.Chmod(filepath.Join(folder, "authorized_keys"), 0o644)
 	write(t, filepath.Join(folder, "sudoers"), "root ALL=(ALL) ALL\nDefaults env_reset\nDefaults !lecture\n"+sudoers+"\n")
 	write(t, filepath.Join(folder, "sshd_config"), fmt.Sprintf(`ListenAddress %s
 HostKey %[2]s/host_key
@@ -230,6 +223,18 @@ exec /usr/sbin/sshd -D -e -f %[1]s/sshd_config`, folder, home, shell, passwordHa
 		User: "deploy", Port: port, Become: "sudo",
 		Identity: []string{filepath.Join(folder, "id")}, KnownHosts: []string{known},
 	}}}
+}
+
+// openFolder is a temporary folder that other users can look into.
+func openFolder(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	for _, f := range []string{filepath.Dir(folder), folder} {
+		if err := os.Chmod(f, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
 }
 
 func TestBecomeWithRealSudo(t *testing.T) {
@@ -317,20 +322,13 @@ func TestRootNeedsNoSudo(t *testing.T) {
 func TestOrdinaryUserWithoutRights(t *testing.T) {
 	h := startHost(t, "/bin/bash", "")
 	c := dial(t, testDialer(t), h.Host)
-	folder, err := os.MkdirTemp("/tmp", "teal-closed-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(folder) })
-	if err := os.Chmod(folder, 0o755); err != nil { //nolint:gosec // deploy looks into it
-		t.Fatal(err)
-	}
+	folder := openFolder(t)
 	socket := filepath.Join(folder, "engine.sock")
 	listenEcho(t, "unix", socket)
 	if err := errors.Join(os.Chmod(socket, 0o660), os.Chown(socket, 0, 4)); err != nil { // adm
 		t.Fatal(err)
 	}
-	_, err = c.DialContext(t.Context(), "unix", socket)
+	_, err := c.DialContext(t.Context(), "unix", socket)
 	if !errors.Is(err, plugins.Denied) || !strings.Contains(err.Error(), "user deploy may not open "+socket+": add it to the group adm, or set become") {
 		t.Errorf("socket: %v", err)
 	}

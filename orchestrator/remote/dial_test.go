@@ -146,7 +146,7 @@ func TestUnknownHostKeyIsRefusedWithTheRemedy(t *testing.T) {
 
 			h.SSH.HostKeys = "accept-new"
 			_ = dial(t, d, h).Close()
-			got, err := os.ReadFile(file) //nolint:gosec // the test's own
+			got, err := os.ReadFile(file)
 			if err != nil || !bytes.Equal(got, good) {
 				t.Errorf("%q, %v", got, err)
 			}
@@ -174,7 +174,7 @@ func TestManyNewHostsAreWrittenOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	text, _ := os.ReadFile(file) //nolint:gosec // the test's own
+	text, _ := os.ReadFile(file)
 	if n := strings.Count(string(text), "\n"); n != 2 {
 		t.Errorf("%d lines:\n%s", n, text)
 	}
@@ -225,7 +225,7 @@ func TestHostKeyOfAnotherTypeIsNoMismatch(t *testing.T) {
 	keygen(t, "-t", "ecdsa", "-f", ecdsa)
 	h := startSSHD(t, "HostKey "+rsa, "HostKey "+ecdsa)
 	for _, file := range []string{rsa, ecdsa} {
-		pub, err := os.ReadFile(file + ".pub") //nolint:gosec // the test's own
+		pub, err := os.ReadFile(file + ".pub")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -240,14 +240,12 @@ func TestHostCertificate(t *testing.T) {
 	folder := t.TempDir()
 	ca := filepath.Join(folder, "ca")
 	keygen(t, "-t", "ed25519", "-f", ca)
-	h := startSSHD(t, "HostCertificate "+filepath.Join(folder, "host-cert.pub"), "HostKey "+filepath.Join(folder, "host"))
-	// sshd reads the files again for every connection.
 	keygen(t, "-t", "ed25519", "-f", filepath.Join(folder, "host"))
 	keygen(t, "-s", ca, "-I", "host", "-h", "-n", "127.0.0.1", filepath.Join(folder, "host.pub"))
-	pub, _ := os.ReadFile(ca + ".pub") //nolint:gosec // the test's own
+	pub, _ := os.ReadFile(ca + ".pub")
 	known := filepath.Join(folder, "known_hosts")
 	write(t, known, "@cert-authority * "+string(pub))
-	h = startSSHD(t, "HostKey "+filepath.Join(folder, "host"), "HostCertificate "+filepath.Join(folder, "host-cert.pub"))
+	h := startSSHD(t, "HostKey "+filepath.Join(folder, "host"), "HostCertificate "+filepath.Join(folder, "host-cert.pub"))
 	h.SSH.KnownHosts = []string{known}
 	dial(t, testDialer(t), h.Host)
 
@@ -391,7 +389,7 @@ func TestProxyCommand(t *testing.T) {
 		if got := output(t, c, "echo", "through"); got != "through\n" {
 			t.Errorf("got %q", got)
 		}
-		text, _ := os.ReadFile(pid) //nolint:gosec // the test's own
+		text, _ := os.ReadFile(pid)
 		_ = c.Close()
 		within(t, 3*time.Second, "proxy command gone", func() bool {
 			_, err := os.Stat("/proc/" + strings.TrimSpace(string(text)))
@@ -457,7 +455,7 @@ func checkDeadlines(t *testing.T, conn net.Conn) {
 }
 
 func TestWriteDeadlineEndsAStuckWrite(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -503,7 +501,7 @@ func TestForwardedConnectionIsLostWithTheHost(t *testing.T) {
 func TestDialContextRefusals(t *testing.T) {
 	folder := t.TempDir()
 	silent := filepath.Join(folder, "silent.sock")
-	l, err := net.Listen("unix", silent) //nolint:noctx // local
+	l, err := net.Listen("unix", silent)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -173,6 +173,9 @@ func (f *forward) Read(p []byte) (int, error) {
 }
 
 func (f *forward) Write(p []byte) (int, error) {
+	if f.conn.dying() {
+		return 0, f.conn.lost("write to " + f.remote)
+	}
 	n, err := f.out.Write(p)
 	if errors.Is(err, io.ErrClosedPipe) && f.conn.dying() {
 		err = f.conn.lost("write to " + f.remote)

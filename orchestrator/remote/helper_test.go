@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 
 // connect makes the test's binary a proxy command.
 func connect(address string) {
-	c, err := net.Dial("tcp", address) //nolint:noctx // loopback
+	c, err := net.Dial("tcp", address)
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)
 		return
@@ -108,7 +108,7 @@ func startSSHD(t *testing.T, lines ...string) *sshd {
 	}
 	if os.Getuid() == 0 {
 		// Where it puts its unprivileged half.
-		if err := os.MkdirAll("/run/sshd", 0o755); err != nil { //nolint:gosec // as the distribution has it
+		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -146,7 +146,7 @@ func startSSHD(t *testing.T, lines ...string) *sshd {
 func startDaemon(t *testing.T, address string, args ...string) {
 	t.Helper()
 	var log bytes.Buffer
-	cmd := exec.Command(args[0], args[1:]...) //nolint:gosec,noctx // the test's own
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.WaitDelay = time.Second
@@ -161,7 +161,7 @@ func startDaemon(t *testing.T, address string, args ...string) {
 		}
 	})
 	within(t, 5*time.Second, "listening on "+address, func() bool {
-		c, err := net.Dial("tcp", address) //nolint:noctx // loopback
+		c, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = c.Close()
 		}
@@ -171,12 +171,12 @@ func startDaemon(t *testing.T, address string, args ...string) {
 
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	return uint16(l.Addr().(*net.TCPAddr).Port) //nolint:gosec // a port
+	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 func write(t *testing.T, file, text string) {
@@ -207,12 +207,12 @@ type cable struct {
 // lay makes a cable to the address of h and returns h at its other end.
 func lay(t *testing.T, h inventory.Host) (*cable, inventory.Host) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	to := net.JoinHostPort(h.Address, fmt.Sprint(h.SSH.Port))
-	c := &cable{port: uint16(l.Addr().(*net.TCPAddr).Port)} //nolint:gosec // a port
+	c := &cable{port: uint16(l.Addr().(*net.TCPAddr).Port)}
 	var copies sync.WaitGroup
 	copies.Go(func() {
 		for {
@@ -220,7 +220,7 @@ func lay(t *testing.T, h inventory.Host) (*cable, inventory.Host) {
 			if err != nil {
 				return
 			}
-			far, err := net.Dial("tcp", to) //nolint:noctx // loopback
+			far, err := net.Dial("tcp", to)
 			if err != nil {
 				_ = near.Close()
 				continue
@@ -267,7 +267,7 @@ func start(ctx context.Context, c plugins.Host, cmd *plugins.Command) <-chan err
 // listenEcho listens and sends back what comes.
 func listenEcho(t *testing.T, network, address string) net.Addr {
 	t.Helper()
-	l, err := net.Listen(network, address) //nolint:noctx // loopback
+	l, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func portText(port uint16) string { return fmt.Sprint(port) }
 // keygen runs ssh-keygen.
 func keygen(t *testing.T, args ...string) {
 	t.Helper()
-	out, err := exec.Command("ssh-keygen", append([]string{"-q", "-N", ""}, args...)...).CombinedOutput() //nolint:gosec,noctx // the test's own
+	out, err := exec.Command("ssh-keygen", append([]string{"-q", "-N", ""}, args...)...).CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) {
 		skip(t, "needs ssh-keygen")
 	}

@@ -89,7 +89,7 @@ func roundTrip(t testing.TB, shell []string, arg, value string, input *string) s
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(shell[0], append(shell[1:], "-c", w.line)...) //nolint:gosec,noctx // a shell
+	c := exec.Command(shell[0], append(shell[1:], "-c", w.line)...)
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -181,16 +181,16 @@ func TestMarkWriterFindsTheMarkInPieces(t *testing.T) {
 			}
 			rest = rest[n:]
 		}
-		if out.String() != "output "+mark || string(m.noise) != "noise\n" || !m.seen {
-			t.Errorf("in pieces of %d: %q after %q", size, out.String(), m.noise)
+		if noise, seen := m.before(); out.String() != "output "+mark || string(noise) != "noise\n" || !seen {
+			t.Errorf("in pieces of %d: %q after %q", size, out.String(), noise)
 		}
 	}
 	m := newMarkWriter(io.Discard)
 	for range 100 {
 		_, _ = m.Write(make([]byte, 10000))
 	}
-	if len(m.noise) > 2*tailSize {
-		t.Errorf("%d bytes are kept", len(m.noise))
+	if noise, seen := m.before(); len(noise) > 2*tailSize || seen {
+		t.Errorf("%d bytes are kept", len(noise))
 	}
 }
 

@@ -197,13 +197,11 @@ func (c *Conn) uploadByShell(ctx context.Context, target string, r io.Reader, mo
 		Stdin:  io.TeeReader(r, digest),
 		Stdout: &said,
 	}, false)
-	want, got := hex.EncodeToString(digest.Sum(nil)), said.String()
-	switch {
-	case err != nil:
+	if err != nil {
 		err = shellError(err)
-	case !strings.HasPrefix(got, want):
+	} else if want, got := hex.EncodeToString(digest.Sum(nil)), said.String(); !strings.HasPrefix(got, want) {
 		err = fmt.Errorf("the host has sha256 %.64s in place of %s", got, want)
-	default:
+	} else {
 		return shellError(c.run(ctx, &plugins.Command{Args: []string{"sh", "-c", placeScript, "teal", temporary, target}}, false))
 	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)

@@ -39,7 +39,7 @@ func testUpload(t *testing.T, c *remote.Conn) {
 		if err := c.Upload(t.Context(), target, bytes.NewReader(tt.text), tt.mode); err != nil {
 			t.Fatal(err)
 		}
-		got, err := os.ReadFile(target) //nolint:gosec // the test's own
+		got, err := os.ReadFile(target)
 		if err != nil || !bytes.Equal(got, tt.text) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
@@ -49,7 +49,7 @@ func testUpload(t *testing.T, c *remote.Conn) {
 		}
 	}
 
-	before, _ := os.ReadFile(target) //nolint:gosec // the test's own
+	before, _ := os.ReadFile(target)
 	broken := errors.New("broken reader")
 	if err := c.Upload(t.Context(), target, iotestErr{broken}, 0o600); !errors.Is(err, broken) {
 		t.Errorf("broken reader: %v", err)
@@ -59,7 +59,7 @@ func testUpload(t *testing.T, c *remote.Conn) {
 	if err := c.Upload(ctx, target, strings.NewReader("new"), 0o600); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	if after, _ := os.ReadFile(target); !bytes.Equal(before, after) { //nolint:gosec // the test's own
+	if after, _ := os.ReadFile(target); !bytes.Equal(before, after) {
 		t.Error("an upload that failed changed the file")
 	}
 	for path, kind := range map[string]plugins.Kind{
@@ -98,7 +98,7 @@ func TestUploadIsLostWithTheConnection(t *testing.T) {
 			if !errors.Is(err, plugins.Lost) {
 				t.Errorf("got %v", err)
 			}
-			if text, _ := os.ReadFile(target); string(text) != "old" { //nolint:gosec // the test's own
+			if text, _ := os.ReadFile(target); string(text) != "old" {
 				t.Errorf("the file is %q", text)
 			}
 		})

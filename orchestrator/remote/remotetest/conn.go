@@ -84,7 +84,7 @@ func (w *wire) Read(p []byte) (int, error) {
 }
 
 func (w *wire) Write(p []byte) (int, error) {
-	time.Sleep(w.host.options.Delay)
+	<-time.After(w.host.options.Delay)
 	w.silence()
 	return w.Conn.Write(p)
 }
@@ -95,7 +95,7 @@ func (w *wire) silence() {
 		if err := w.SetDeadline(time.Time{}); errors.Is(err, net.ErrClosed) {
 			return
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 }
 
@@ -213,7 +213,7 @@ func (c *conn) forward(open ssh.NewChannel, kind string) {
 		_ = ssh.Unmarshal(open.ExtraData(), &m)
 		network, address = "unix", m.Path
 	}
-	to, err := net.Dial(network, address) //nolint:noctx // loopback
+	to, err := net.Dial(network, address)
 	if err != nil {
 		text := err.Error()
 		if network == "unix" {
