@@ -120,7 +120,8 @@ func TestPlanRepairsWhatADeadRunLeft(t *testing.T) {
 			"killed before the switch: green is left over", func(v *HostView) {
 				v.Containers = append(v.Containers, container("r2", plugins.StatusRunning))
 			},
-			[]string{"remove the left-over container teal-shop-r2"}, "r1", proxy.Green,
+			[]string{"remove the left-over container teal-shop-r2"},
+			"r1", proxy.Green,
 		},
 		{
 			"killed between arming and switching", func(v *HostView) {
@@ -131,7 +132,8 @@ func TestPlanRepairsWhatADeadRunLeft(t *testing.T) {
 			[]string{
 				"cancel the teardown of r1, which still serves", "strike out r2, which never served",
 				"remove the left-over container teal-shop-r2",
-			}, "r1", proxy.Green,
+			},
+			"r1", proxy.Green,
 		},
 		{
 			"killed right behind the switch", func(v *HostView) {
@@ -140,7 +142,8 @@ func TestPlanRepairsWhatADeadRunLeft(t *testing.T) {
 				v.Record.Pending = []record.Pending{{Teardown: record.Teardown{Release: "r1", Slot: proxy.Blue}}}
 				v.Containers = append(v.Containers, container("r2", plugins.StatusRunning))
 			},
-			[]string{"write down that r2 serves"}, "r2", proxy.Blue,
+			[]string{"write down that r2 serves"},
+			"r2", proxy.Blue,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
