@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 // on two hosts, once for every call that teal makes on one of them and for
 // everything that may happen at it.
 func TestWhateverHappensAtAnyCall(t *testing.T) {
+	t.Parallel()
 	template := newWorld(t, 2)
 	template.must("1")
 	clean := template.copy(t)

@@ -34,10 +34,7 @@ func (r *run) drop(ctx, hctx context.Context, h *hostRun, step Step, err error) 
 		// The switch is confirmed and written down. What is left the host
 		// does by itself.
 		h.step, h.err = step, r.redact.err(err)
-		r.emit(Event{
-			Host: h.inv.Name, Step: step, Status: StatusWarning, Err: err,
-			Text: h.plan.To.Version + " serves; the host goes on without teal",
-		})
+		r.warn(h, step, h.plan.To.Version+" serves; the host goes on without teal", err)
 	case h.onGreen(): // it serves green until it has gone back
 		r.note(h, h.state, step, err)
 	case lost:

@@ -120,7 +120,7 @@ func (r *run) writeHistory(ctx context.Context, err error) {
 			return nil
 		}
 		if err := h.lock.Append(ctx, r.entry(h, aborted, err)); err != nil && h.lock.Err() == nil {
-			r.emit(Event{Host: h.inv.Name, Status: StatusWarning, Text: "the history could not be written", Err: err})
+			r.warn(h, "", "the history could not be written", err)
 		}
 		return nil
 	})

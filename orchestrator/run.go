@@ -97,6 +97,11 @@ func (r *run) say(h *hostRun, step Step, status Status, format string, args ...a
 	r.emit(e)
 }
 
+// warn says what went wrong on a host and does not stop it.
+func (r *run) warn(h *hostRun, step Step, text string, err error) {
+	r.emit(Event{Host: h.inv.Name, Step: step, Status: StatusWarning, Text: text, Err: err})
+}
+
 // carryOut does a stage on every host that takes part, and drops the hosts
 // that fail. When too many have failed the others are told to end. It returns
 // an error when the run must not go on.

@@ -225,7 +225,7 @@ func (r *run) condemned(ctx context.Context, h *hostRun, release record.Release)
 // settleUnknown finds out what serves after a switch whose outcome is not
 // known: it connects again and reads, before it decides anything.
 func (r *run) settleUnknown(ctx context.Context, h *hostRun, to record.Release, cause error) {
-	r.emit(Event{Host: h.inv.Name, Step: StepSwitch, Status: StatusWarning, Text: "reading what serves", Err: cause})
+	r.warn(h, StepSwitch, "reading what serves", cause)
 	ctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
 	defer cancel()
 	serving, err := r.lookAgain(ctx, h)
@@ -294,115 +294,6 @@ func (r *run) verify(ctx context.Context, h *hostRun) error {
 	return nil
 }
 
-// releaseBlue lets go of the armed teardown: from here on the host removes
-// blue by itself.
-func (r *run) releaseBlue(ctx context.Context, h *hostRun) error {
-	if h.plan.From == nil {
-		return nil
-	}
-	r.say(h, StepTeardown, StatusStarted, "%s leaves %s in %s at the earliest", h.plan.From.Version, h.plan.From.Slot, h.app.Drain.Delay)
-	if err := r.setRestart(ctx, h, h.plan.From.ID, plugins.RestartNever); err != nil {
-		return err
-	}
-	// There is nothing to let go of where blue had no container any more.
-	if err := h.lock.Let(ctx, h.plan.From.ID); err != nil && !errors.Is(err, record.ErrNoTeardown) {
-		return err
-	}
-	h.released = true
-	if err := r.pruneCode(ctx, h); err != nil { // space, not safety
-		r.emit(Event{Host: h.inv.Name, Step: StepTeardown, Status: StatusWarning, Text: "old code was not removed", Err: err})
-	}
-	return nil
-}
-
-// watchGreen goes on testing green until blue is gone, or stays only because
-// somebody is still connected to it.
-func (r *run) watchGreen(ctx context.Context, h *hostRun) error {
-	if h.plan.From == nil {
-		return nil
-	}
-	if r.req.Detach {
-		return r.leaveBlue(ctx, h)
-	}
-	wctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	sick := make(chan error, 1)
-	go func() {
-		defer cancel() // nobody need wait for blue to leave
-		sick <- health.Watch(wctx, r.subject(h), h.app.Test)
-	}()
-	gone := r.awaitBlue(wctx, h)
-	cancel()
-	if err := <-sick; err != nil {
-		return err
-	}
-	return gone
-}
-
-// awaitBlue waits until blue's containers are gone.
-func (r *run) awaitBlue(ctx context.Context, h *hostRun) error {
-	from := h.plan.From
-	patience := time.NewTimer(h.app.Drain.Delay + h.app.Container.StopGrace + 5*time.Second)
-	defer patience.Stop()
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		found, err := h.runtime.List(ctx, h.conn, map[string]string{LabelApp: h.app.Name, LabelRelease: from.ID})
-		if err != nil {
-			return err
-		}
-		if len(found) == 0 {
-			h.result.BlueGone = time.Now()
-			r.say(h, StepTeardown, StatusDone, "%s is gone, %s after the switch", from.Version, tidy(time.Since(h.result.SwitchAt)))
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-patience.C:
-			return r.leaveBlue(ctx, h)
-		case <-tick.C:
-		}
-	}
-}
-
-// leaveBlue ends the watch while blue still has connections: the host removes
-// it when they end.
-func (r *run) leaveBlue(ctx context.Context, h *hostRun) error {
-	o, err := r.d.Store.Observe(ctx, h.conn, h.app.Name)
-	if err != nil {
-		return err
-	}
-	h.result.Teardown = pendingText(o.Pending)
-	r.say(h, StepTeardown, StatusDone, "%s", h.result.Teardown)
-	return nil
-}
-
-// pendingText says what is still to be removed and when.
-func pendingText(pending []record.Pending) string {
-	text := ""
-	for _, p := range pending {
-		due, latest := leaves(&p)
-		if text != "" {
-			text += "; "
-		}
-		text += fmt.Sprintf("%s leaves %s ", p.Release, p.Slot)
-		if p.Connections == 0 || time.Now().Before(due) {
-			text += "from " + due.Format(time.TimeOnly) + " on"
-		} else {
-			text += fmt.Sprintf("when its %s, at the latest at %s", endOf(p.Connections), latest.Format(time.TimeOnly))
-		}
-	}
-	return text
-}
-
-func endOf(connections int) string {
-	if connections == 1 {
-		return "connection ends"
-	}
-	return count(connections, "connection") + " end"
-}
-
 // settleFailed decides what follows when something failed after the switch,
 // or when the run was told to end.
 func (r *run) settleFailed(ctx context.Context, err error) error {
@@ -419,19 +310,4 @@ func (r *run) settleFailed(ctx context.Context, err error) error {
 		r.letGo(ctx)
 	}
 	return err
-}
-
-// letGo lets the hosts that have switched remove blue by themselves.
-func (r *run) letGo(ctx context.Context) {
-	ctx, cancel := orphan(ctx, cmp.Or(r.d.undoing, undoLimit))
-	defer cancel()
-	each(r.hosts, func(h *hostRun) error {
-		if !h.onGreen() || h.released || errors.Is(h.err, plugins.Lost) {
-			return nil
-		}
-		if err := r.releaseBlue(ctx, h); err != nil {
-			r.emit(Event{Host: h.inv.Name, Step: StepTeardown, Status: StatusWarning, Err: err})
-		}
-		return nil
-	})
 }

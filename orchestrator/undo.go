@@ -39,10 +39,7 @@ func (r *run) removeGreen(ctx context.Context, ending bool) {
 // undo removes green and its code from a host.
 func (r *run) undo(ctx context.Context, h *hostRun) {
 	if err := r.connected(ctx, h); err != nil {
-		r.emit(Event{
-			Host: h.inv.Name, Step: StepUndo, Status: StatusWarning, Err: err,
-			Text: "green was left behind; the next deployment removes it",
-		})
+		r.warn(h, StepUndo, "green was left behind; the next deployment removes it", err)
 		return
 	}
 	r.keepLog(ctx, h)
@@ -198,10 +195,7 @@ func (r *run) goBackOn(ctx context.Context, h *hostRun) {
 	h.state = RolledBack
 	r.say(h, StepUndo, StatusDone, "%s serves again from %s", from.Version, from.Slot)
 	if err = errors.Join(err, r.forgetGreen(ctx, h)); err != nil {
-		r.emit(Event{
-			Host: h.inv.Name, Step: StepUndo, Status: StatusWarning, Err: err,
-			Text: "the next deployment puts the rest right",
-		})
+		r.warn(h, StepUndo, "the next deployment puts the rest right", err)
 	}
 }
 

@@ -43,7 +43,6 @@ type fakeHost struct {
 	mu       sync.Mutex
 	calls    []string
 	fault    *fault
-	gone     bool                 // refuses new connections from its fault on
 	refused  bool                 // refuses new connections
 	answers  int                  // status of the public listener
 	sick     func(id string) bool // green fails its tests
@@ -56,7 +55,8 @@ type fakeHost struct {
 type fault struct {
 	kind    faultKind
 	op      string // "": any
-	nth     int    // of op, from 1; 0: every one
+	nth     int    // of op, from 1
+	always  bool   // from then on
 	gone    bool   // the host refuses connections from then on
 	seen    int
 	happens func() // with kind interrupt: what interrupts
@@ -210,6 +210,15 @@ func (p *teal) deploy(ctx context.Context, version string, change ...func(*Reque
 	return p.wait(func() Result { return p.Deploy(ctx, req) })
 }
 
+// rollback goes back to release, "" for the one before.
+func (w *world) rollback(release string, change ...func(*Request)) (Result, *teal) {
+	p, req := w.teal(), w.req
+	for _, c := range change {
+		c(&req)
+	}
+	return p.Rollback(context.Background(), req, release), p
+}
+
 // detached does not watch green after the switch.
 func detached(r *Request) { r.Detach = true }
 
@@ -319,7 +328,7 @@ func (h *fakeHost) due(op string) *fault {
 	if f == nil || (f.op != "" && f.op != op) {
 		return nil
 	}
-	if f.seen++; f.nth != 0 && f.seen != f.nth {
+	if f.seen++; f.seen != f.nth && (!f.always || f.seen < f.nth) {
 		return nil
 	}
 	h.refused = h.refused || f.gone
@@ -513,7 +522,7 @@ func opOf(cmd *plugins.Command) string {
 		{`echo "locked`, "lock"},
 		{`echo "now `, "observe"},
 		{`abandon 74`, "arm"},
-		{`: >"${order%/order}/released"`, "let"},
+		{`true >"$folder/released"`, "let"},
 		{`cancel) sync "$folder"`, "cancel"},
 		{`history.jsonl`, "append"},
 		{`"$dir/$file"`, "write"},
