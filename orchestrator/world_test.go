@@ -223,7 +223,7 @@ func (w *world) rollback(release string, change ...func(*Request)) (Result, *tea
 func detached(r *Request) { r.Detach = true }
 
 // outcomeDied is the outcome of a teal that died.
-const outcomeDied Outcome = "died"
+const outcomeDied = "died"
 
 func (p *teal) wait(run func() Result) Result {
 	ended := make(chan Result, 1)
