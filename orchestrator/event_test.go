@@ -213,7 +213,7 @@ func TestStatusSaysWhatDoesNotAgree(t *testing.T) {
 	p := w.teal()
 	h.fault = &fault{kind: diesAfter, op: "switch", nth: 1}
 	ended(t, p.deploy(t.Context(), "2"), outcomeDied)
-	h.fault = nil
+	h.heal()
 	w.eventually("the lock is free", func() bool { return status().Holder == nil })
 	if s := status(); !strings.HasPrefix(s.Problem, "a run died while it switched") || s.Pending == "" {
 		t.Errorf("behind a run that died: %+v", s)

@@ -13,7 +13,7 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = flag.Set("test.parallel", "12")
+		_ = flag.Set("test.parallel", "16")
 	}
 	os.Exit(m.Run())
 }
@@ -48,7 +48,7 @@ func TestWhateverHappensAtAnyCall(t *testing.T) {
 						w.fits(res)
 						w.cleaned(res)
 					}
-					w.hosts[i].fault = nil
+					w.hosts[i].heal()
 					w.must("3")
 					w.consistent("3")
 					if t.Failed() {

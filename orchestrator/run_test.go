@@ -94,7 +94,7 @@ func TestOneHostFailsWithinTheLimits(t *testing.T) {
 			if got := h.versions(t); !gone && len(got) != 1 {
 				t.Errorf("%s has containers of %s, want of 1 alone\n%s", h.name, got, p.story())
 			}
-			h.sick, h.fault, h.answers, h.refused = nil, nil, 200, false
+			h.heal()
 			w.must("3")
 			w.consistent("3")
 		})
@@ -132,7 +132,7 @@ func TestTooManyFailures(t *testing.T) {
 			res := p.deploy(t.Context(), "2")
 			ended(t, res, tt.outcome, tt.hosts...)
 			w.holds()
-			h.sick, h.fault, h.answers, h.refused = nil, nil, 200, false
+			h.heal()
 			w.must("3")
 			w.consistent("3")
 			if t.Failed() {
@@ -210,7 +210,7 @@ func TestHostWhoseBlueIsGoneStaysOnGreen(t *testing.T) {
 	if err := res.Hosts[1].Err; err == nil || !strings.Contains(err.Error(), "blue is gone") {
 		t.Errorf("the error is %v, want one that says that blue is gone", err)
 	}
-	w.hosts[0].sick, w.hosts[0].fault = nil, nil
+	w.hosts[0].heal()
 	w.must("3")
 	w.consistent("3")
 }

@@ -335,8 +335,21 @@ func (h *fakeHost) due(op string) *fault {
 	return f
 }
 
+// heal ends all that ails the host. The teal that died may still be about to
+// make a call.
+func (h *fakeHost) heal() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fault, h.sick, h.refused, h.answers = nil, nil, false, http.StatusOK
+}
+
 // call does an operation on the host, with the fault that is due.
 func (c *fakeConn) call(ctx context.Context, op string, do func(context.Context) error) error {
+	select {
+	case <-c.teal.dead: // it does nothing any more
+		select {}
+	default:
+	}
 	f := c.host.due(op)
 	defer c.host.look()
 	if f == nil {
