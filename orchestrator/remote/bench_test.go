@@ -24,8 +24,10 @@ func BenchmarkDial(b *testing.B) {
 
 func BenchmarkRun(b *testing.B) {
 	tests := map[string]func() *plugins.Command{
-		"plain":       func() *plugins.Command { return &plugins.Command{Args: []string{"true"}} },
-		"environment": func() *plugins.Command { return &plugins.Command{Args: []string{"true"}, Env: map[string]string{"A": "b"}} },
+		"plain": func() *plugins.Command { return &plugins.Command{Args: []string{"true"}} },
+		"environment": func() *plugins.Command {
+			return &plugins.Command{Args: []string{"true"}, Env: map[string]string{"A": "b"}}
+		},
 		"input": func() *plugins.Command {
 			return &plugins.Command{Args: []string{"cat"}, Stdin: strings.NewReader("text")}
 		},
