@@ -22,7 +22,7 @@ const hostPatience = 10 * time.Second
 // A handshake is one attempt to log in. It remembers how far it came and what
 // was offered, because the library's errors tell neither.
 type handshake struct {
-	ctx       context.Context //nolint:containedctx // callbacks of the library have none
+	ctx       context.Context // callbacks of the library have none
 	transport *transport
 	settings  *sshconfig.Settings
 	clock     *clock

@@ -97,7 +97,7 @@ func (d *Dialer) attempt(ctx context.Context, s *sshconfig.Settings, via *Conn) 
 	}
 	defer context.AfterFunc(timed, func() { _ = raw.Close() })()
 
-	hs := &handshake{ctx: ctx, transport: newTransport(raw), settings: s, clock: clock}
+	hs := &handshake{ctx: timed, transport: newTransport(raw), settings: s, clock: clock}
 	defer hs.close()
 	config, err := d.clientConfig(hs)
 	if err != nil {

@@ -157,6 +157,13 @@ func (p *Policy) Check(_ string, remote net.Addr, key ssh.PublicKey) error {
 	if err != nil {
 		return invalid(err)
 	}
+	if db.HostKeyCallback()(p.Name, remote, key) == nil {
+		return nil
+	}
+	// The operator, or another teal, may have added the key in the meantime.
+	if db, err = p.Known.load(p.Files, true); err != nil {
+		return invalid(err)
+	}
 	err = db.HostKeyCallback()(p.Name, remote, key)
 	if err == nil {
 		return nil
@@ -208,6 +215,9 @@ func (p *Policy) place(k xknownhosts.KnownKey) string {
 
 // file is where a key is written, also when a copy was read.
 func (p *Policy) file(k xknownhosts.KnownKey) string {
+	if slices.Contains(p.Files, k.Filename) {
+		return k.Filename
+	}
 	for _, f := range p.Files {
 		if strings.HasSuffix(k.Filename, f) {
 			return f

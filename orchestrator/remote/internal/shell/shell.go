@@ -29,7 +29,7 @@ import (
 // prints. It also says that sudo took the password.
 const Mark = "<teal:run>\n"
 
-// sync ends what standard input may hold of a password that sudo did not ask
+// syncLine ends what standard input may hold of a password that sudo did not ask
 // for.
 const syncLine = ":teal:sync:"
 
@@ -42,7 +42,7 @@ const maxLine = 96 << 10
 // give none. /proc tells, and setsid cures.
 const startScript = `o=$1
 [ -z "$2" ] || export SSH_AUTH_SOCK="$2"
-read -r t </proc/$$/stat && set -- ${t##*) }
+{ read -r t </proc/$$/stat; } 2>/dev/null && set -- ${t##*) }
 if [ "$3" = $$ ] || ! command -v setsid >/dev/null
 then eval "$(printf "$o")"
 else exec setsid sh -c 'eval "$(printf "$1")"' teal "$o"
@@ -126,6 +126,7 @@ func sudoScript(password bool) string {
 // A Become says how a command gets the rights of root.
 type Become int
 
+// The ways to become root, or not to.
 const (
 	None         Become = iota // as the login user
 	Sudo                       // sudo asks for nothing
@@ -133,13 +134,14 @@ const (
 )
 
 // A Wire is what goes to the host for one command: the line for the login
-// shell, then, on standard input, the lines that follow the Mark.
+// shell, then, on standard input, the lines that follow the mark.
 type Wire struct {
 	Line   string
 	Header string // "" or lines that are sent before standard input proper
 }
 
-// Encode returns the Wire form of cmd. keepAgent leaves the command the
+// Encode returns what goes to the host for cmd. An error says what no shell can
+// pass on. keepAgent leaves the command the
 // forwarded agent.
 func Encode(cmd *plugins.Command, b Become, keepAgent bool) (Wire, error) {
 	if err := check(cmd); err != nil {
