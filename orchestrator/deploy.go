@@ -295,7 +295,7 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 			}
 		}
 		digest, known := digests[app.Image.Name]
-		if !known {
+		if !known && h.conn != nil {
 			if digest, err = r.resolveDigest(ctx, h); err != nil {
 				return nil, err
 			}
@@ -317,9 +317,6 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 // hosts can find out.
 func (r *run) resolveDigest(ctx context.Context, h *hostRun) (string, error) {
 	if h.app.Image.Pull != string(plugins.PullAlways) {
-		if h.conn == nil {
-			return "", nil
-		}
 		img, err := h.runtime.Pull(ctx, h.conn, plugins.PullRequest{Image: h.app.Image.Name, Policy: plugins.PullNever})
 		if err == nil {
 			return img.Digest, nil

@@ -20,10 +20,10 @@ func newConfig(s Streams) *cobra.Command {
 		Long: `Config prints the app file with its environment, variables and defaults
 resolved, for every server whose result differs. Secrets are shown as where they
 come from. Nothing is connected to.`,
-		Args: usage(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error { return o.config(release) },
 	}
 	o.bind(cmd)
+	o.bindApp(cmd)
 	cmd.Flags().StringVar(&release, "version", "unnamed", "the release's name, where the file says ${version}")
 	return cmd
 }
