@@ -215,7 +215,7 @@ func (r *run) decide(ctx context.Context) error {
 		r.preflight(ctx, r.hosts[i], &r.plan.Hosts[i])
 		return nil
 	})
-	return r.adopt()
+	return r.adopt(ctx)
 }
 
 // preflight asks the proxy for what would keep it from being switched.
@@ -227,11 +227,13 @@ func (r *run) preflight(ctx context.Context, h *hostRun, p *HostPlan) {
 }
 
 // adopt hands every host its part of the plan.
-func (r *run) adopt() error {
+func (r *run) adopt(ctx context.Context) error {
 	r.digest = r.plan.Digest
 	for i, h := range r.hosts {
 		h.plan = &r.plan.Hosts[i]
-		h.result.Version = h.plan.To.Version
+		if h.plan.Instant { // green is there already: it was blue a moment ago
+			h.green = h.plan.view.running(h.plan.To.ID)
+		}
 		if s := h.plan.view.Record.State; s != nil {
 			h.remembers = *s
 		} else {
@@ -240,7 +242,7 @@ func (r *run) adopt() error {
 		switch {
 		case h.state != Pending:
 		case h.plan.Err != nil:
-			r.drop(context.Background(), context.Background(), h, StepConnect, h.plan.Err)
+			r.drop(ctx, ctx, h, StepConnect, h.plan.Err)
 		case !h.plan.Deploys():
 			h.state = Skipped
 			r.say(h, StepConnect, StatusSkipped, "up to date, %s serves", h.plan.From.Version)

@@ -18,7 +18,7 @@ func (r *run) hook(ctx context.Context, name string, lines []string) error {
 	for _, line := range lines {
 		hctx, cancel := context.WithTimeout(ctx, hookLimit)
 		out := &lineWriter{emit: func(text string) { r.emit(Event{Status: StatusOutput, Text: name + ": " + text}) }}
-		cmd := exec.CommandContext(hctx, "sh", "-c", line) //nolint:gosec // the operator's own program
+		cmd := exec.CommandContext(hctx, "sh", "-c", line)
 		cmd.Dir = r.req.File.Dir()
 		cmd.Env = append(os.Environ(), r.hookEnv(name)...)
 		cmd.Stdout, cmd.Stderr = out, out

@@ -285,8 +285,20 @@ func (p *Plan) String() string {
 		}
 		b.WriteString("\n")
 	}
+	// What is the same on several hosts is said once.
+	var texts []string
+	names := map[string][]string{}
 	for i := range p.Hosts {
-		p.Hosts[i].print(&b)
+		var host strings.Builder
+		p.Hosts[i].print(&host)
+		text := host.String()
+		if names[text] == nil {
+			texts = append(texts, text)
+		}
+		names[text] = append(names[text], p.Hosts[i].Host.Name)
+	}
+	for _, text := range texts {
+		fmt.Fprintf(&b, "\n%s:%s", strings.Join(names[text], ", "), text)
 	}
 	return b.String()
 }
@@ -294,13 +306,13 @@ func (p *Plan) String() string {
 func (p *HostPlan) print(b *strings.Builder) {
 	switch {
 	case p.Err != nil:
-		fmt.Fprintf(b, "\n%s: cannot be deployed to: %v\n", p.Host.Name, p.Err)
+		fmt.Fprintf(b, " cannot be deployed to: %v\n", p.Err)
 		return
 	case !p.Changes():
-		fmt.Fprintf(b, "\n%s: up to date, %s serves from %s\n", p.Host.Name, p.From.Version, p.From.Slot)
+		fmt.Fprintf(b, " up to date, %s serves from %s\n", p.From.Version, p.From.Slot)
 		return
 	}
-	fmt.Fprintf(b, "\n%s:\n", p.Host.Name)
+	b.WriteString("\n")
 	for _, r := range p.Repairs {
 		fmt.Fprintf(b, "  repair    %s\n", r.Text)
 	}
@@ -351,7 +363,7 @@ func (p *HostPlan) steps() [][2]string {
 	}
 	if p.From != nil {
 		lines = append(lines, [2]string{string(StepTeardown), fmt.Sprintf("remove %s of %s from %s, %s after the switch, at the latest after %s",
-			p.From.Version, p.From.At.Format(time.DateTime), p.From.Slot, app.Drain.Delay, app.Drain.Max)})
+			p.From.Version, p.From.At.Local().Format(time.DateTime), p.From.Slot, app.Drain.Delay, app.Drain.Max)})
 	}
 	return lines
 }

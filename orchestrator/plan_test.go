@@ -120,7 +120,8 @@ func TestPlanRepairsWhatADeadRunLeft(t *testing.T) {
 			"killed before the switch: green is left over", func(v *HostView) {
 				v.Containers = append(v.Containers, container("r2", plugins.StatusRunning))
 			},
-			[]string{"remove the left-over container teal-shop-r2"}, "r1", proxy.Green,
+			[]string{"remove the left-over container teal-shop-r2"},
+			"r1", proxy.Green,
 		},
 		{
 			"killed between arming and switching", func(v *HostView) {
@@ -131,7 +132,8 @@ func TestPlanRepairsWhatADeadRunLeft(t *testing.T) {
 			[]string{
 				"cancel the teardown of r1, which still serves", "strike out r2, which never served",
 				"remove the left-over container teal-shop-r2",
-			}, "r1", proxy.Green,
+			},
+			"r1", proxy.Green,
 		},
 		{
 			"killed right behind the switch", func(v *HostView) {
@@ -140,7 +142,8 @@ func TestPlanRepairsWhatADeadRunLeft(t *testing.T) {
 				v.Record.Pending = []record.Pending{{Teardown: record.Teardown{Release: "r1", Slot: proxy.Blue}}}
 				v.Containers = append(v.Containers, container("r2", plugins.StatusRunning))
 			},
-			[]string{"write down that r2 serves"}, "r2", proxy.Blue,
+			[]string{"write down that r2 serves"},
+			"r2", proxy.Blue,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -202,15 +205,19 @@ func TestChoosePortsAvoidsWhatIsTaken(t *testing.T) {
 }
 
 func TestPlanText(t *testing.T) {
+	t.Setenv("TZ", "UTC")
 	v := served(testRelease("r1", "1", proxy.Blue))
 	to := testRelease("r2", "2", "")
-	p, err := NewPlan(map[string]wants{"web1": {release: to}}, State{Hosts: []HostView{v}})
+	same, done := v, served(to)
+	same.Host.Name, done.Host.Name = "web2", "web3"
+	p, err := NewPlan(map[string]wants{"web1": {release: to}, "web2": {release: to}, "web3": {release: to}},
+		State{Hosts: []HostView{v, same, done}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `release 2, commit abababababab, image 111111111111
 
-web1:
+web1, web2:
   because   version 1 → 2
   image     pull registry.example.com/shop:42 at 111111111111 (always)
   code      git@git.example.com:shop.git at abababababab
@@ -219,6 +226,8 @@ web1:
   test      1 check, 2 in a row, for 3s, within 1m0s
   switch    nginx: upstream shop to green
   teardown  remove 1 of 2026-11-01 12:00:00 from blue, 10s after the switch, at the latest after 10m0s
+
+web3: up to date, 2 serves from blue
 `
 	if diff := cmp.Diff(want, p.String()); diff != "" {
 		t.Errorf("plan (-want +got):\n%s", diff)

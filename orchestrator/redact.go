@@ -46,8 +46,7 @@ func (r redactor) err(err error) error {
 	if err == nil || r.replacer == nil {
 		return err
 	}
-	var already *redactedError
-	if errors.As(err, &already) {
+	if _, already := errors.AsType[*redactedError](err); already {
 		return err
 	}
 	if text := r.text(err.Error()); text != err.Error() {

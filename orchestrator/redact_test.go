@@ -33,7 +33,7 @@ func TestRedactedErrorKeepsItsKindAndNotItsText(t *testing.T) {
 	if errors.As(err, &inner) || strings.Contains(err.Error(), "hunter22") {
 		t.Errorf("the secret can be had from %v", err)
 	}
-	if plain := errors.New("nothing secret"); newRedactor([]string{"hunter22"}).err(plain) != plain {
+	if plain := errors.New("nothing secret"); !errors.Is(newRedactor([]string{"hunter22"}).err(plain), plain) {
 		t.Error("an error without a secret is not left alone")
 	}
 }

@@ -74,7 +74,7 @@ func (r *run) decideRollback(ctx context.Context, release string) error {
 			}
 		}
 	}
-	return r.adopt()
+	return r.adopt(ctx)
 }
 
 // planReturn plans a return on one host. It is pure.

@@ -159,8 +159,10 @@ func (r *run) drop(ctx, hctx context.Context, h *hostRun, step Step, err error) 
 	if lost := errors.Is(err, plugins.Lost); lost && !h.result.SwitchAt.IsZero() {
 		// The switch is confirmed and written down. What is left the host
 		// does by itself.
-		r.emit(Event{Host: h.inv.Name, Step: step, Status: StatusWarning, Err: err,
-			Text: h.plan.To.Version + " serves; the host goes on without teal"})
+		r.emit(Event{
+			Host: h.inv.Name, Step: step, Status: StatusWarning, Err: err,
+			Text: h.plan.To.Version + " serves; the host goes on without teal",
+		})
 		return
 	} else if lost {
 		h.state = Unreachable
@@ -250,8 +252,10 @@ func (r *run) removeGreen(ctx context.Context) {
 func (r *run) undo(ctx context.Context, h *hostRun) {
 	if h.state == Unreachable {
 		if err := r.reconnect(ctx, h); err != nil {
-			r.emit(Event{Host: h.inv.Name, Step: StepUndo, Status: StatusWarning, Err: err,
-				Text: "green was left behind; the next deployment removes it"})
+			r.emit(Event{
+				Host: h.inv.Name, Step: StepUndo, Status: StatusWarning, Err: err,
+				Text: "green was left behind; the next deployment removes it",
+			})
 			return
 		}
 	}

@@ -56,8 +56,10 @@ func (r *run) pullImage(ctx context.Context, h *hostRun) error {
 		return err
 	}
 	if r.digest != "" && img.Digest != r.digest {
-		return &plugins.Error{Op: "pull " + h.app.Image.Name, Host: h.inv.Name, Kind: plugins.Conflict,
-			Err: fmt.Errorf("this host has %s, the others have %s: they would not run the same image", img.Digest, r.digest)}
+		return &plugins.Error{
+			Op: "pull " + h.app.Image.Name, Host: h.inv.Name, Kind: plugins.Conflict,
+			Err: fmt.Errorf("this host has %s, the others have %s: they would not run the same image", img.Digest, r.digest),
+		}
 	}
 	h.image, h.plan.To.Image = img, img
 	r.say(h, StepImage, StatusDone, "%s in %s", short(img.Digest), tidy(time.Since(began)))
@@ -202,9 +204,11 @@ func (r *run) freeSlot(ctx context.Context, h *hostRun) error {
 			return context.Cause(ctx)
 		case <-limit.C:
 			_, latest := leaves(w)
-			return &plugins.Error{Op: "free " + string(w.Slot), Host: h.inv.Name, Kind: plugins.Conflict,
+			return &plugins.Error{
+				Op: "free " + string(w.Slot), Host: h.inv.Name, Kind: plugins.Conflict,
 				Err: fmt.Errorf("%s still has %s and leaves at the latest at %s: deploy again then, or end them with --end-drain",
-					w.Release, count(w.Connections, "connection"), latest.Format(time.TimeOnly))}
+					w.Release, count(w.Connections, "connection"), latest.Format(time.TimeOnly)),
+			}
 		case <-tick.C:
 		}
 	}
@@ -275,8 +279,7 @@ func (r *run) runLines(ctx context.Context, h *hostRun, lines []string) error {
 }
 
 func installError(line string, err error) error {
-	var exit *plugins.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*plugins.ExitError](err); ok {
 		return fmt.Errorf("%q exited with code %d", line, exit.Code)
 	}
 	return fmt.Errorf("%q: %w", line, err)
@@ -289,8 +292,10 @@ func (r *run) restartGreen(ctx context.Context, h *hostRun) error {
 	}
 	rs, ok := h.runtime.(plugins.Restarter)
 	if !ok {
-		return &plugins.Error{Op: "restart green", Host: h.inv.Name, Kind: plugins.Unsupported,
-			Err: fmt.Errorf("the runtime %s cannot; set install.restart = false", h.app.Runtime)}
+		return &plugins.Error{
+			Op: "restart green", Host: h.inv.Name, Kind: plugins.Unsupported,
+			Err: fmt.Errorf("the runtime %s cannot; set install.restart = false", h.app.Runtime),
+		}
 	}
 	return rs.Restart(ctx, h.conn, h.green[0].ID, h.app.Container.StopGrace)
 }
@@ -335,8 +340,10 @@ func (r *run) subject(h *hostRun) health.Subject {
 			}
 			i := slices.IndexFunc(found, func(c plugins.Container) bool { return c.ID == id })
 			if i < 0 {
-				return plugins.Container{}, &plugins.Error{Op: "look at green", Host: h.inv.Name, Kind: plugins.NotFound,
-					Err: errors.New("the container is gone")}
+				return plugins.Container{}, &plugins.Error{
+					Op: "look at green", Host: h.inv.Name, Kind: plugins.NotFound,
+					Err: errors.New("the container is gone"),
+				}
 			}
 			return found[i], nil
 		},

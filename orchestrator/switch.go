@@ -174,8 +174,10 @@ func (r *run) arm(ctx context.Context, h *hostRun, leaving *record.Release, stay
 func (r *run) condemned(ctx context.Context, h *hostRun, release record.Release) ([]record.Condemned, error) {
 	local, ok := h.runtime.(plugins.LocalRemover)
 	if !ok {
-		return nil, &plugins.Error{Op: "arm the teardown", Host: h.inv.Name, Kind: plugins.Unsupported,
-			Err: fmt.Errorf("the runtime %s cannot remove a container without teal", h.app.Runtime)}
+		return nil, &plugins.Error{
+			Op: "arm the teardown", Host: h.inv.Name, Kind: plugins.Unsupported,
+			Err: fmt.Errorf("the runtime %s cannot remove a container without teal", h.app.Runtime),
+		}
 	}
 	found, err := h.runtime.List(ctx, h.conn, map[string]string{LabelApp: h.app.Name, LabelRelease: release.ID})
 	if err != nil {

@@ -125,3 +125,26 @@ func TestOpenConnectionsKeepBlueUntilTheirEnd(t *testing.T) {
 	}
 	s.end(t) // every download and every socket came to its own end
 }
+
+func TestInstantRollbackIsWatchedToItsEnd(t *testing.T) {
+	f := newFleet(t, 1, func(text string) string {
+		return strings.Replace(quick(text), `delay = "2s"`, `delay = "5s"`, 1)
+	})
+	f.deploy("1")
+	s := f.stress(light(), time.Minute)
+	e := f.deploy("2", "--detach")
+	s.switched(e)
+	e = f.must(f.run(nil, "rollback"))
+	s.switched(e)
+	h := e.result.Hosts[0]
+	if h.Version != "1" || h.State != "done" || h.BlueGoneAt.IsZero() {
+		t.Errorf("serves %s, %s, blue gone at %s; want 1, done and the other release gone", h.Version, h.State, h.BlueGoneAt)
+	}
+	if took := h.SwitchedAt.Sub(e.events[0].Time); took > 3*time.Second {
+		t.Errorf("a rollback while blue lives took %s", took)
+	}
+	if got := f.containers(f.Host(1)); len(got) != 1 {
+		t.Errorf("containers are %v, want the one that serves", got)
+	}
+	s.end(t)
+}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -239,16 +240,16 @@ func (f *fleet) eventually(within time.Duration, what string, is func() bool) {
 // serves asks a host through its public listener which release answers.
 func (f *fleet) serves(h *lab.Host) string {
 	f.t.Helper()
-	out, err := exec.CommandContext(f.t.Context(), "curl", "-sS", "-m", "5", "-D", "-", "-o", "/dev/null", "http://"+h.Addr.String()+"/up").Output()
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + h.Addr.String() + "/up")
 	if err != nil {
 		return "nothing: " + err.Error()
 	}
-	for line := range strings.Lines(string(out)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.EqualFold(name, "X-Release") {
-			return strings.TrimSpace(value)
-		}
+	_ = resp.Body.Close()
+	if release := resp.Header.Get("X-Release"); release != "" {
+		return release
 	}
-	return "no release"
+	return "nothing: " + resp.Status
 }
 
 // A stress is load that runs until it is stopped.

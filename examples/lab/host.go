@@ -128,6 +128,7 @@ func (h *Host) boot(ctx context.Context) error {
 	order.Cgroups = procs
 	order.Mounts = h.lab.cgroups.mounts()
 	order.Root = disk
+	order.Absent = absentPaths()
 	return p.send(order)
 }
 
@@ -135,12 +136,11 @@ func (h *Host) boot(ctx context.Context) error {
 // what they are for.
 func (h *Host) disk() (*rootFS, error) {
 	r := &rootFS{
-		Dir:    filepath.Join(h.dir(), "root"),
-		Upper:  filepath.Join(h.dir(), "disk"),
-		Work:   filepath.Join(h.dir(), "work"),
-		Binds:  map[string]string{"/var/lib/docker": filepath.Join(h.dir(), "docker")},
-		Empty:  emptyDirs(),
-		Absent: absentPaths(),
+		Dir:   filepath.Join(h.dir(), "root"),
+		Upper: filepath.Join(h.dir(), "disk"),
+		Work:  filepath.Join(h.dir(), "work"),
+		Binds: map[string]string{"/var/lib/docker": filepath.Join(h.dir(), "docker")},
+		Empty: emptyDirs(),
 	}
 	for _, dir := range []string{r.Dir, r.Upper, r.Work, r.Binds["/var/lib/docker"]} {
 		// The root of a host is readable by its users.

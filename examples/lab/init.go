@@ -43,6 +43,7 @@ type order struct {
 	Cgroups  []string   // cgroup.procs files to join
 	Mounts   []cgroupFS // how the host sees its control groups
 	Root     *rootFS    // nil: the machine's own root, as the hub has it
+	Absent   []string   // folders and files of the machine that are not on the disk, removed once
 	Setup    []command  // run once in the life of the disk, before Files
 	Files    []file     // written once in the life of the disk
 	Services []service  // started at every boot, in this order
@@ -156,6 +157,11 @@ func firstBoot(o *order) error {
 	const marker = "/var/lib/lab-installed"
 	if _, err := os.Stat(marker); err == nil {
 		return nil
+	}
+	for _, path := range o.Absent {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
 	}
 	for _, c := range o.Setup {
 		cmd := exec.CommandContext(context.Background(), c.Argv[0], c.Argv[1:]...)

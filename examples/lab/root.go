@@ -18,12 +18,11 @@ import (
 // what the host wrote on top of it. Upper and Work are folders of a real file
 // system, not of an overlay; they are the host's disk and outlive it.
 type rootFS struct {
-	Dir    string            // where the root is put together: empty, one for each host
-	Upper  string            // what the host changed
-	Work   string            // the overlay's own
-	Binds  map[string]string // real folders by their path in the host: an engine's storage cannot be on an overlay
-	Empty  []string          // folders of the machine that a host sees empty
-	Absent []string          // folders and files of the machine that a host does not see
+	Dir   string            // where the root is put together: empty, one for each host
+	Upper string            // what the host changed
+	Work  string            // the overlay's own
+	Binds map[string]string // real folders by their path in the host: an engine's storage cannot be on an overlay
+	Empty []string          // folders of the machine that a host sees empty
 }
 
 // cgroupFS is one control group hierarchy as it is mounted in a host.
@@ -46,11 +45,6 @@ func (r *rootFS) enter(cgroups []cgroupFS) error {
 	overlay := fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s", r.Upper, r.Work)
 	if err := mount("overlay", r.Dir, "overlay", 0, overlay); err != nil {
 		return err
-	}
-	for _, path := range r.Absent {
-		if err := os.RemoveAll(r.Dir + path); err != nil {
-			return err
-		}
 	}
 	for _, step := range []func() error{
 		r.mountKernel,

@@ -39,7 +39,9 @@ func (e *HeldError) Is(target error) bool { return target == plugins.Conflict }
 // connection: a byte goes there and back fifteen times in the limit
 // Store.Silence. When the host hears nothing for that long it lets go and ends
 // the connection that held the lock; this side gives up after two thirds of
-// it, so that nobody acts on a lock that somebody else may have.
+// it, so that nobody acts on a lock that somebody else may have. The lock stays
+// for a second or two after that connection, in which the commands of the
+// former owner end.
 //
 // All methods may be called at the same time by several goroutines.
 type Lock struct {

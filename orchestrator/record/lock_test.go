@@ -183,8 +183,8 @@ func TestSilenceFencesTheController(t *testing.T) {
 			}
 		}
 		free := time.Since(cut)
-		if gaveUp < time.Second || gaveUp > free || free > 5*time.Second {
-			t.Errorf("controller gave up after %s, host after %s; want the first before the second, in 3 s or little more", gaveUp, free)
+		if gaveUp < time.Second || gaveUp > free || free > 8*time.Second {
+			t.Errorf("controller gave up after %s, host after %s; want the first before the second, in 5 s or little more", gaveUp, free)
 		}
 		f.eventually("the connection is ended", func() bool {
 			var exit *plugins.ExitError

@@ -80,9 +80,13 @@ var (
 // A Store is the folder in which every host keeps what it remembers. The zero
 // value is what teal uses; tests set the fields.
 type Store struct {
-	Root     string        // absolute path on the host; "": DefaultRoot
-	Silence  time.Duration // a lock whose holder is not heard for so long is void; whole seconds; 0: DefaultSilence
-	Orphaned time.Duration // how long a teardown waits for a switch when its run is gone; 0: DefaultOrphaned
+	Root string // absolute path on the host; "": DefaultRoot
+	// Silence is after which time without a sign of life a host ends the
+	// connection that holds a lock. Whole seconds; 0: DefaultSilence.
+	Silence time.Duration
+	// Orphaned is how long a teardown waits for a switch when its run is gone.
+	// 0: DefaultOrphaned.
+	Orphaned time.Duration
 
 	systemd string // the folder that exists where systemd is process 1; "": the usual one
 }

@@ -308,6 +308,34 @@ func TestArmReplacesTheOrderOfAnEarlierRun(t *testing.T) {
 	})
 }
 
+// The process may be writing into the folder of its order at any moment.
+func TestCancelDoesNotMindThatTheProcessWrites(t *testing.T) {
+	onShells(t, func(t *testing.T, f *fixture) {
+		l := f.acquire()
+		f.must(l.Arm(t.Context(), f.teardown(newContainer(t), time.Minute, time.Hour)))
+		folder, err := os.Open(filepath.Dir(f.orders()[0]))
+		f.must(err)
+		defer func() { _ = folder.Close() }()
+		end := make(chan struct{})
+		var writes sync.WaitGroup
+		writes.Go(func() { // follows the folder when it is renamed
+			for i := 0; ; i++ {
+				select {
+				case <-end:
+					return
+				default:
+					_ = os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/note%d", folder.Fd(), i), nil, 0o600)
+				}
+			}
+		})
+		time.Sleep(100 * time.Millisecond)
+		f.must(l.Cancel(t.Context(), release))
+		close(end)
+		writes.Wait()
+		f.nothingPending()
+	})
+}
+
 // Of a cancel and a teardown that begins, one wins, whichever comes first by
 // how little.
 func TestCancelAndTeardownNeverBothWin(t *testing.T) {

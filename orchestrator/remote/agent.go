@@ -1,15 +1,17 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/teal-deploy/teal/plugins"
 )
@@ -19,17 +21,17 @@ import (
 // leads somewhere only while that command runs.
 type forwardedAgent struct {
 	mu      sync.Mutex
-	ring    agent.Agent // nil: nothing
-	granted bool        // the host has made its socket
+	ring    signingAgent // nil: nothing
+	granted bool         // the host has made its socket
 }
 
-func (f *forwardedAgent) set(ring agent.Agent) {
+func (f *forwardedAgent) set(ring signingAgent) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ring = ring
 }
 
-func (f *forwardedAgent) current() agent.Agent {
+func (f *forwardedAgent) current() signingAgent {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.ring
@@ -59,7 +61,7 @@ func (c *Conn) RunWithAgent(ctx context.Context, cmd *plugins.Command, identitie
 }
 
 // agentFor returns the agent that a command gets.
-func (c *Conn) agentFor(ctx context.Context, own *agentConn, identities []string) (agent.Agent, error) {
+func (c *Conn) agentFor(ctx context.Context, own *agentConn, identities []string) (signingAgent, error) {
 	ring := &keyring{
 		agent: own, hold: func() func() { return func() {} }, decrypt: c.dialer.decrypter(ctx),
 	}
@@ -112,46 +114,96 @@ func (c *Conn) serveAgent() {
 			continue // the connection is ending
 		}
 		go ssh.DiscardRequests(reqs)
-		c.ended.Go(func() {
-			_ = agent.ServeAgent(ring, ch) // an error is the end of that program's questions
+		go func() {
+			_ = ring.serve(ch) // an error is the end of that program's questions
 			_ = ch.Close()
-		})
+		}()
 	}
 }
 
-// A signingAgent can list its keys and sign with them, nothing else.
+// The messages of the agent's protocol that mean something here.
+const (
+	agentFailure   = 5
+	agentList      = 11
+	agentListed    = 12
+	agentSign      = 13
+	agentSigned    = 14
+	agentMaxLength = 256 << 10
+
+	agentFlagSHA256 = 2
+	agentFlagSHA512 = 4
+)
+
+// A signingAgent can list its keys and sign with them, nothing else. It is
+// served here, because the library's server writes a log of its own.
 type signingAgent []key
 
-var _ agent.ExtendedAgent = signingAgent(nil)
-
-var errReadOnly = errors.New("this agent only signs")
-
-// List returns the public halves.
-func (a signingAgent) List() ([]*agent.Key, error) {
-	var keys []*agent.Key
-	for _, k := range a {
-		pub := k.signer.PublicKey()
-		keys = append(keys, &agent.Key{Format: pub.Type(), Blob: pub.Marshal(), Comment: k.name})
+// serve answers questions until the asker has no more.
+func (a signingAgent) serve(rw io.ReadWriter) error {
+	for {
+		var length uint32
+		if err := binary.Read(rw, binary.BigEndian, &length); err != nil {
+			return err
+		}
+		if length == 0 || length > agentMaxLength {
+			return fmt.Errorf("a question of %d bytes", length)
+		}
+		question := make([]byte, length)
+		if _, err := io.ReadFull(rw, question); err != nil {
+			return err
+		}
+		answer, err := a.answer(question)
+		if err != nil {
+			answer = []byte{agentFailure}
+		}
+		if _, err := rw.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...)); err != nil {
+			return err
+		}
 	}
-	return keys, nil
 }
 
-// Sign signs with the key's default algorithm.
-func (a signingAgent) Sign(pub ssh.PublicKey, data []byte) (*ssh.Signature, error) {
-	return a.SignWithFlags(pub, data, 0)
+func (a signingAgent) answer(question []byte) ([]byte, error) {
+	switch question[0] {
+	case agentList:
+		answer := binary.BigEndian.AppendUint32([]byte{agentListed}, uint32(len(a)))
+		for _, k := range a {
+			answer = append(answer, ssh.Marshal(struct {
+				Blob    []byte
+				Comment string
+			}{k.signer.PublicKey().Marshal(), k.name})...)
+		}
+		return answer, nil
+	case agentSign:
+		var q struct {
+			Blob  []byte
+			Data  []byte
+			Flags uint32
+		}
+		if err := ssh.Unmarshal(question[1:], &q); err != nil {
+			return nil, err
+		}
+		signature, err := a.sign(q.Blob, q.Data, q.Flags)
+		if err != nil {
+			return nil, err
+		}
+		return append([]byte{agentSigned}, ssh.Marshal(struct{ Blob []byte }{ssh.Marshal(signature)})...), nil
+	default:
+		return nil, errors.New("this agent only lists and signs")
+	}
 }
 
-// SignWithFlags signs with the algorithm that the flags ask for.
-func (a signingAgent) SignWithFlags(pub ssh.PublicKey, data []byte, flags agent.SignatureFlags) (*ssh.Signature, error) {
+// sign signs with the algorithm that the flags ask for, which only RSA has
+// several of.
+func (a signingAgent) sign(blob, data []byte, flags uint32) (*ssh.Signature, error) {
 	algorithm := ""
-	switch flags {
-	case agent.SignatureFlagRsaSha256:
-		algorithm = ssh.KeyAlgoRSASHA256
-	case agent.SignatureFlagRsaSha512:
+	switch {
+	case flags&agentFlagSHA512 != 0:
 		algorithm = ssh.KeyAlgoRSASHA512
+	case flags&agentFlagSHA256 != 0:
+		algorithm = ssh.KeyAlgoRSASHA256
 	}
 	for _, k := range a {
-		if !equal(k.signer.PublicKey(), pub) {
+		if !bytes.Equal(k.signer.PublicKey().Marshal(), blob) {
 			continue
 		}
 		if s, ok := k.signer.(ssh.AlgorithmSigner); ok && algorithm != "" {
@@ -161,25 +213,3 @@ func (a signingAgent) SignWithFlags(pub ssh.PublicKey, data []byte, flags agent.
 	}
 	return nil, errors.New("no such key")
 }
-
-// Signers returns the keys.
-func (a signingAgent) Signers() ([]ssh.Signer, error) {
-	var signers []ssh.Signer
-	for _, k := range a {
-		signers = append(signers, k.signer)
-	}
-	return signers, nil
-}
-
-// Extension knows none.
-func (a signingAgent) Extension(string, []byte) ([]byte, error) {
-	return nil, agent.ErrExtensionUnsupported
-}
-
-// Add, Remove, RemoveAll, Lock and Unlock are refused.
-
-func (a signingAgent) Add(agent.AddedKey) error   { return errReadOnly }
-func (a signingAgent) Remove(ssh.PublicKey) error { return errReadOnly }
-func (a signingAgent) RemoveAll() error           { return errReadOnly }
-func (a signingAgent) Lock([]byte) error          { return errReadOnly }
-func (a signingAgent) Unlock([]byte) error        { return errReadOnly }

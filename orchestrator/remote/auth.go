@@ -42,15 +42,13 @@ func (hs *handshake) dropped(err error) bool {
 
 // explain says what err means for the operator.
 func (hs *handshake) explain(err error) error {
-	var known *plugins.Error
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*plugins.Error](err); ok {
 		return known
 	}
-	var negotiation *ssh.AlgorithmNegotiationError
-	switch {
-	case errors.As(err, &negotiation):
+	if _, ok := errors.AsType[*ssh.AlgorithmNegotiationError](err); ok {
 		return kindError(plugins.Unsupported, err)
-	case !hs.hostKnown:
+	}
+	if !hs.hostKnown {
 		return kindError(plugins.Unavailable, fmt.Errorf("%w: the host hung up or speaks no SSH", err))
 	}
 	text := fmt.Sprintf("%s may not log in (%v); ", hs.settings.login(), err)
@@ -123,10 +121,10 @@ func (d *Dialer) offer(hs *handshake) []ssh.Signer {
 // hold stops the clock while the operator is asked, or while a security key
 // waits to be touched.
 func (hs *handshake) hold() (resume func()) {
-	start, resume := time.Now(), hs.clock.hold()
+	began, restart := time.Now(), hs.clock.hold()
 	return func() {
-		resume()
-		hs.waited += time.Since(start)
+		restart()
+		hs.waited += time.Since(began)
 	}
 }
 

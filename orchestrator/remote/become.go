@@ -72,8 +72,7 @@ func (c *Conn) askBecomePassword(ctx context.Context, refusal *plugins.ExitError
 		Args:  []string{"sudo", "-k", "-S", "-p", "", "-H", "--", "sh", "-c", ":"},
 		Stdin: strings.NewReader(password + "\n"),
 	}, false)
-	var exit *plugins.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*plugins.ExitError](err); ok {
 		return fmt.Errorf("sudo refuses: %s", lastLine(exit.Stderr))
 	}
 	if err == nil {

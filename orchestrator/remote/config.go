@@ -208,9 +208,8 @@ func (d *Dialer) readConfig(ctx context.Context, alias string, own inventory.SSH
 		return nil, err
 	}
 	defer leave()
-	out, err := exec.CommandContext(ctx, program, append(args, "--", alias)...).Output() //nolint:gosec // ssh, with a checked address
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	out, err := exec.CommandContext(ctx, program, append(args, "--", alias)...).Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
 	}
 	if err != nil {
@@ -240,7 +239,7 @@ func (d *Dialer) parseConfig(alias string) sshConfig {
 	}
 	c := make(sshConfig)
 	for _, file := range files {
-		text, err := os.ReadFile(file) //nolint:gosec // the operator's own configuration
+		text, err := os.ReadFile(file)
 		if err != nil {
 			if d.Config != "none" && (d.Config != "" || !os.IsNotExist(err)) {
 				d.log().Warn("ssh_config is left out", "file", file, "error", err)

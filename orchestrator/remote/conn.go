@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,7 +44,6 @@ type Conn struct {
 	done   chan struct{}
 	err    error // set before done is closed
 	reason atomic.Pointer[error]
-	ended  sync.WaitGroup
 }
 
 var _ plugins.Host = (*Conn)(nil)
@@ -73,8 +71,8 @@ func (d *Dialer) newConn(name string, s *settings, l *login) *Conn {
 		done: make(chan struct{}),
 	}
 	interval, limit := or(d.Keepalive, defaultKeepalive), or(d.KeepaliveLimit, defaultKeepaliveLimit)
-	c.ended.Go(func() { c.keepAlive(interval, limit) })
-	c.ended.Go(c.serveAgent)
+	go c.keepAlive(interval, limit)
+	go c.serveAgent()
 	go c.watch()
 	return c
 }
@@ -120,7 +118,6 @@ func (c *Conn) watch() {
 	c.end(err) // a proxy command is to be ended as well
 	c.err = err
 	close(c.done)
-	c.ended.Wait()
 }
 
 // keepAlive asks for a sign of life every interval and ends the connection
@@ -142,11 +139,11 @@ func (c *Conn) keepAlive(interval, limit time.Duration) {
 		}
 		select {
 		case <-answered:
-			c.ended.Go(func() {
+			go func() {
 				// A dead connection answers too, with an error: watch sees it.
 				_, _, _ = c.login.client.SendRequest("keepalive@openssh.com", true, nil)
 				answered <- struct{}{}
-			})
+			}()
 		default: // the last one is still without an answer
 		}
 	}

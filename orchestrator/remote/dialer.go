@@ -84,18 +84,13 @@ func (d *Dialer) Dial(ctx context.Context, h inventory.Host) (*Conn, error) {
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, fmt.Errorf("%s: connect: %w", h.Name, cause)
 	}
-	var kind plugins.Kind
-	if kind = plugins.KindOf(err); kind == "" {
-		kind = plugins.Unavailable
-	}
-	return nil, &plugins.Error{Op: "connect", Host: h.Name, Kind: kind, Err: plain(err)}
+	return nil, &plugins.Error{Op: "connect", Host: h.Name, Kind: or(plugins.KindOf(err), plugins.Unavailable), Err: plain(err)}
 }
 
 // plain unwraps a plugins.Error whose place and kind are about to be said
 // again.
 func plain(err error) error {
-	var e *plugins.Error
-	if errors.As(err, &e) && e == err && e.Err != nil && e.Host == "" && e.Op == "" {
+	if e, ok := errors.AsType[*plugins.Error](err); ok && e.Host == "" {
 		return e.Err
 	}
 	return err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -111,38 +110,56 @@ func (c *Conn) explainSocket(ctx context.Context, path string, refused error) er
 	}
 }
 
-// A forward is a connection through the host. Writes go straight into the
-// channel; reads come over a pipe, which has deadlines.
+// forwardLinger is how long a closed connection may take to deliver what was
+// written to it.
+const forwardLinger = 5 * time.Second
+
+// A forward is a connection through the host. A channel of SSH has no
+// deadlines, so there is a pipe for each direction, which has.
 type forward struct {
 	conn            *Conn
-	channel         ssh.Channel
 	network, remote string
-	in              net.Conn // our end of the pipe
-	close           func() error
-
-	mu    sync.Mutex
-	timer *time.Timer // of the write deadline
-	late  bool        // it has passed
+	in, out         net.Conn      // our ends of the pipes
+	written         chan struct{} // closed when all that was written is in the channel
+	close           func()
 }
 
 var _ net.Conn = (*forward)(nil)
 
 func newForward(c *Conn, ch ssh.Channel, network, remote string) *forward {
-	near, far := net.Pipe()
-	f := &forward{conn: c, channel: ch, network: network, remote: remote, in: near}
-	f.close = sync.OnceValue(func() error {
-		_ = near.Close()
-		err := ch.Close()
-		if errors.Is(err, io.EOF) {
-			err = nil // the other side was first
-		}
-		return err
-	})
+	in, inFar := net.Pipe()
+	out, outFar := net.Pipe()
+	f := &forward{conn: c, network: network, remote: remote, in: in, out: out, written: make(chan struct{})}
 	go func() {
-		_, _ = io.Copy(far, ch) // an error of far is our own Close
-		_ = far.Close()
+		_, _ = io.Copy(inFar, ch) // an error is our own Close
+		_ = inFar.Close()
+		if c.dying() {
+			_ = outFar.Close()
+		}
 	}()
+	go func() {
+		defer close(f.written)
+		_, _ = io.Copy(ch, outFar) // an error is the end of the channel
+		_ = outFar.Close()
+		_ = ch.CloseWrite()
+	}()
+	f.close = sync.OnceFunc(func() {
+		_, _ = in.Close(), out.Close()
+		go f.linger(ch)
+	})
 	return f
+}
+
+// linger closes the channel once what was written is in it.
+func (f *forward) linger(ch ssh.Channel) {
+	patience := time.NewTimer(forwardLinger)
+	defer patience.Stop()
+	select {
+	case <-f.written:
+	case <-f.conn.done:
+	case <-patience.C:
+	}
+	_ = ch.Close() // fails when the other side was first
 }
 
 // Read returns an error of kind Lost, not the end, when the connection to the
@@ -156,57 +173,33 @@ func (f *forward) Read(p []byte) (int, error) {
 }
 
 func (f *forward) Write(p []byte) (int, error) {
-	n, err := f.channel.Write(p)
-	if err == nil {
-		return n, nil
+	if f.conn.dying() {
+		return 0, f.conn.lost("write to " + f.remote)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	switch {
-	case f.late:
-		err = os.ErrDeadlineExceeded
-	case f.conn.dying():
+	n, err := f.out.Write(p)
+	if errors.Is(err, io.ErrClosedPipe) && f.conn.dying() {
 		err = f.conn.lost("write to " + f.remote)
 	}
 	return n, err
 }
 
 // CloseWrite tells the other side that no more is written.
-func (f *forward) CloseWrite() error { return f.channel.CloseWrite() }
+func (f *forward) CloseWrite() error { return f.out.Close() }
 
-// Close closes the connection.
-func (f *forward) Close() error { return f.close() }
+// Close closes the connection. What was written before is still delivered.
+func (f *forward) Close() error {
+	f.close()
+	return nil
+}
 
 func (f *forward) LocalAddr() net.Addr  { return addr{f.network, f.conn.name} }
 func (f *forward) RemoteAddr() net.Addr { return addr{f.network, f.remote} }
 
-// SetDeadline sets both deadlines.
+func (f *forward) SetReadDeadline(t time.Time) error  { return f.in.SetReadDeadline(t) }
+func (f *forward) SetWriteDeadline(t time.Time) error { return f.out.SetWriteDeadline(t) }
+
 func (f *forward) SetDeadline(t time.Time) error {
 	return errors.Join(f.SetReadDeadline(t), f.SetWriteDeadline(t))
-}
-
-// SetReadDeadline works as net.Conn says.
-func (f *forward) SetReadDeadline(t time.Time) error { return f.in.SetReadDeadline(t) }
-
-// SetWriteDeadline bounds writes. When it passes, the connection is closed:
-// how much of a write has gone out would be unknown.
-func (f *forward) SetWriteDeadline(t time.Time) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.timer != nil {
-		f.timer.Stop()
-		f.timer = nil
-	}
-	if t.IsZero() {
-		return nil
-	}
-	f.timer = time.AfterFunc(time.Until(t), func() {
-		f.mu.Lock()
-		f.late = true
-		f.mu.Unlock()
-		_ = f.Close()
-	})
-	return nil
 }
 
 // addr is the address of one end of a forward.

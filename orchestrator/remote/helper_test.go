@@ -3,6 +3,7 @@ package remote_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,7 +28,24 @@ import (
 	"github.com/teal-deploy/teal/plugins"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if address := os.Getenv("TEAL_TEST_CONNECT"); address != "" {
+		connect(address)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// connect makes the test's binary a proxy command.
+func connect(address string) {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	go func() { _, _ = io.Copy(c, os.Stdin) }()
+	_, _ = io.Copy(os.Stdout, c)
+}
 
 // skip says why a test cannot run. Where everything is meant to be there, that
 // is a failure.
@@ -80,13 +99,16 @@ type sshd struct {
 // runs the tests may log in.
 func startSSHD(t *testing.T, lines ...string) *sshd {
 	t.Helper()
+	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "Subsystem") }) {
+		lines = append(lines, "Subsystem sftp internal-sftp")
+	}
 	program := "/usr/sbin/sshd"
 	if _, err := os.Stat(program); err != nil {
 		skip(t, "needs /usr/sbin/sshd")
 	}
 	if os.Getuid() == 0 {
 		// Where it puts its unprivileged half.
-		if err := os.MkdirAll("/run/sshd", 0o755); err != nil { //nolint:gosec // as the distribution has it
+		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,15 +120,15 @@ func startSSHD(t *testing.T, lines ...string) *sshd {
 	write(t, filepath.Join(folder, "authorized_keys"), string(ssh.MarshalAuthorizedKey(key)))
 	write(t, filepath.Join(folder, "known_hosts"), knownhosts.Line([]string{address}, hostKey)+"\n")
 	config := filepath.Join(folder, "sshd_config")
-	write(t, config, strings.Join(append([]string{
+	// The first line of a kind counts, so more lines go first.
+	write(t, config, strings.Join(append(lines, []string{
 		"ListenAddress " + address,
 		"HostKey " + filepath.Join(folder, "host_key"),
 		"PidFile none", "StrictModes no", "UsePAM no",
 		"PermitRootLogin prohibit-password", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
 		"AuthorizedKeysFile " + filepath.Join(folder, "authorized_keys"),
-		"Subsystem sftp internal-sftp",
 		"SetEnv HOME=" + folder, // not the start-up files of whoever runs the tests
-	}, lines...), "\n")+"\n")
+	}...), "\n")+"\n")
 	startDaemon(t, address, program, "-D", "-e", "-f", config)
 	me, err := user.Current()
 	if err != nil {
@@ -124,7 +146,7 @@ func startSSHD(t *testing.T, lines ...string) *sshd {
 func startDaemon(t *testing.T, address string, args ...string) {
 	t.Helper()
 	var log bytes.Buffer
-	cmd := exec.Command(args[0], args[1:]...) //nolint:gosec,noctx // the test's own
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.WaitDelay = time.Second
@@ -139,7 +161,7 @@ func startDaemon(t *testing.T, address string, args ...string) {
 		}
 	})
 	within(t, 5*time.Second, "listening on "+address, func() bool {
-		c, err := net.Dial("tcp", address) //nolint:noctx // loopback
+		c, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = c.Close()
 		}
@@ -149,12 +171,12 @@ func startDaemon(t *testing.T, address string, args ...string) {
 
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	return uint16(l.Addr().(*net.TCPAddr).Port) //nolint:gosec // a port
+	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 func write(t *testing.T, file, text string) {
@@ -185,12 +207,12 @@ type cable struct {
 // lay makes a cable to the address of h and returns h at its other end.
 func lay(t *testing.T, h inventory.Host) (*cable, inventory.Host) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	to := net.JoinHostPort(h.Address, fmt.Sprint(h.SSH.Port))
-	c := &cable{port: uint16(l.Addr().(*net.TCPAddr).Port)} //nolint:gosec // a port
+	c := &cable{port: uint16(l.Addr().(*net.TCPAddr).Port)}
 	var copies sync.WaitGroup
 	copies.Go(func() {
 		for {
@@ -198,7 +220,7 @@ func lay(t *testing.T, h inventory.Host) (*cable, inventory.Host) {
 			if err != nil {
 				return
 			}
-			far, err := net.Dial("tcp", to) //nolint:noctx // loopback
+			far, err := net.Dial("tcp", to)
 			if err != nil {
 				_ = near.Close()
 				continue
@@ -240,4 +262,58 @@ func start(ctx context.Context, c plugins.Host, cmd *plugins.Command) <-chan err
 	errs := make(chan error, 1)
 	go func() { errs <- c.Run(ctx, cmd) }()
 	return errs
+}
+
+// listenEcho listens and sends back what comes.
+func listenEcho(t *testing.T, network, address string) net.Addr {
+	t.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				_, _ = io.Copy(c, c)
+				_ = c.Close()
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr()
+}
+
+// allKnown returns a known_hosts file for hosts.
+func allKnown(t *testing.T, hosts ...*remotetest.Host) string {
+	t.Helper()
+	var text strings.Builder
+	for _, h := range hosts {
+		text.WriteString(line(h.Addr(), h.HostKey()) + "\n")
+	}
+	file := filepath.Join(t.TempDir(), "known_hosts")
+	write(t, file, text.String())
+	return file
+}
+
+func line(address string, key ssh.PublicKey) string { return knownhosts.Line([]string{address}, key) }
+
+func fingerprint(key ssh.PublicKey) string { return ssh.FingerprintSHA256(key) }
+
+func portText(port uint16) string { return fmt.Sprint(port) }
+
+// keygen runs ssh-keygen.
+func keygen(t *testing.T, args ...string) {
+	t.Helper()
+	out, err := exec.Command("ssh-keygen", append([]string{"-q", "-N", ""}, args...)...).CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		skip(t, "needs ssh-keygen")
+	}
+	if err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
 }

@@ -72,7 +72,7 @@ func readKnownHosts(files []string) (*hostKeyDB, error) {
 	db := new(hostKeyDB)
 	clean := make([]string, len(present))
 	for i, f := range present {
-		text, err := os.ReadFile(f) //nolint:gosec // the operator's own configuration
+		text, err := os.ReadFile(f)
 		if err != nil {
 			return nil, fmt.Errorf("read known hosts: %w", err)
 		}
@@ -169,12 +169,11 @@ func (p *hostKeyPolicy) check(_ string, remote net.Addr, key ssh.PublicKey) erro
 // explain turns a refusal into what the operator needs to decide.
 func (p *hostKeyPolicy) explain(err error, key ssh.PublicKey) error {
 	shown := fingerprint(key)
-	var revoked *xknownhosts.RevokedError
-	if errors.As(err, &revoked) {
+	if revoked, ok := errors.AsType[*xknownhosts.RevokedError](err); ok {
 		return fmt.Errorf("the host key %s is revoked by %s", shown, p.place(revoked.Revoked))
 	}
-	var unknown *xknownhosts.KeyError
-	if !errors.As(err, &unknown) {
+	unknown, ok := errors.AsType[*xknownhosts.KeyError](err)
+	if !ok {
 		return fmt.Errorf("the host key %s is refused: %w", shown, err)
 	}
 	if len(unknown.Want) > 0 {
@@ -184,10 +183,9 @@ func (p *hostKeyPolicy) explain(err error, key ssh.PublicKey) error {
 				want = w
 			}
 		}
-		file, _, _ := strings.Cut(p.place(want), ":")
 		return fmt.Errorf("the host key is another one: %s says %s, the host shows %s; "+
 			"somebody may be listening in. If the host was set up anew: ssh-keygen -f %s -R %s",
-			p.place(want), fingerprint(want.Key), shown, quote(file), quote(knownhosts.Normalize(p.name())))
+			p.place(want), fingerprint(want.Key), shown, quote(p.file(want)), quote(knownhosts.Normalize(p.name())))
 	}
 	file := "~/.ssh/known_hosts"
 	if len(p.settings.knownHosts) > 0 {
@@ -204,13 +202,17 @@ func (p *hostKeyPolicy) line(key ssh.PublicKey) string {
 
 // place says where a key is written: file and line.
 func (p *hostKeyPolicy) place(k xknownhosts.KnownKey) string {
-	file := k.Filename
+	return fmt.Sprintf("%s:%d", p.file(k), k.Line)
+}
+
+// file is where a key is written, also when a copy was read.
+func (p *hostKeyPolicy) file(k xknownhosts.KnownKey) string {
 	for _, f := range p.settings.knownHosts {
-		if strings.HasSuffix(file, f) {
-			file = f
+		if strings.HasSuffix(k.Filename, f) {
+			return f
 		}
 	}
-	return fmt.Sprintf("%s:%d", file, k.Line)
+	return k.Filename
 }
 
 // accept writes an unknown key to the first file and reads it again.
@@ -229,14 +231,14 @@ func appendLine(file, line string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	old, err := os.ReadFile(file) //nolint:gosec // the operator's own configuration
+	old, err := os.ReadFile(file)
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
 	if len(old) > 0 && old[len(old)-1] != '\n' {
 		line = "\n" + line
 	}
-	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // as above
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,9 @@ import (
 
 // A jump is the one connection to a jump host, for all hosts behind it.
 type jump struct {
-	place place // held while conn is looked at or made
-	conn  *Conn
+	place  place // held while the rest is looked at or changed
+	conn   *Conn
+	closed bool
 }
 
 // jumpTo returns the connection to the last jump host of s's chain.
@@ -34,6 +35,9 @@ func (d *Dialer) jumpTo(ctx context.Context, s *settings, hops int) (*Conn, erro
 		return nil, err
 	}
 	defer free()
+	if j.closed {
+		return nil, net.ErrClosed
+	}
 	if j.conn != nil && j.conn.Err() == nil {
 		return j.conn, nil
 	}
@@ -50,10 +54,10 @@ func (d *Dialer) jumpTo(ctx context.Context, s *settings, hops int) (*Conn, erro
 	return conn, nil
 }
 
-// jumpFor returns the entry for a jump host. What makes two of them different
-// is everything that the inventory says of them.
+// jumpFor returns the entry for a jump host: an account there, and the way to
+// it. With which key the login succeeded makes no difference.
 func (d *Dialer) jumpFor(h inventory.Host) (*jump, error) {
-	key := fmt.Sprintf("%q", []any{h.Address, h.SSH})
+	key := h.SSH.Jump + "," + joinJump([]inventory.Host{h})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -73,6 +77,7 @@ func (d *Dialer) jumpFor(h inventory.Host) (*jump, error) {
 func (j *jump) close() {
 	j.place <- struct{}{} // a dial that is under way ends first
 	defer func() { <-j.place }()
+	j.closed = true
 	if j.conn != nil {
 		_ = j.conn.Close()
 	}

@@ -39,7 +39,9 @@ func (t *tail) bytes() []byte {
 type markWriter struct {
 	w     io.Writer
 	found chan struct{} // closed at the mark
-	noise []byte        // what came before it
+
+	mu    sync.Mutex
+	noise []byte // what came before the mark
 	seen  bool
 }
 
@@ -48,26 +50,39 @@ func newMarkWriter(w io.Writer) *markWriter {
 }
 
 func (m *markWriter) Write(p []byte) (int, error) {
-	if m.seen {
-		return m.w.Write(p)
+	output := p
+	if !m.seen { // which only Write changes
+		output = m.search(p)
 	}
-	m.noise = append(m.noise, p...)
-	before, after, ok := bytes.Cut(m.noise, []byte(mark))
-	if !ok {
-		if len(m.noise) > 2*tailSize {
-			m.noise = append(m.noise[:0], m.noise[len(m.noise)-tailSize:]...)
-		}
+	if len(output) == 0 {
 		return len(p), nil
 	}
-	m.noise, m.seen = before, true
-	close(m.found)
-	if len(after) == 0 {
-		return len(p), nil
-	}
-	if _, err := m.w.Write(after); err != nil {
+	if _, err := m.w.Write(output); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// search looks for the mark and returns what comes after it.
+func (m *markWriter) search(p []byte) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.noise = append(m.noise, p...)
+	before, after, ok := bytes.Cut(m.noise, []byte(mark))
+	if ok {
+		m.noise, m.seen = before, true
+		close(m.found)
+	} else if len(m.noise) > 2*tailSize {
+		m.noise = append(m.noise[:0], m.noise[len(m.noise)-tailSize:]...)
+	}
+	return after
+}
+
+// before returns what came before the mark, and whether the mark came.
+func (m *markWriter) before() (noise []byte, seen bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return bytes.Clone(m.noise), m.seen
 }
 
 // A sink passes output on to the caller's writer until it is shut. Two streams
@@ -134,7 +149,7 @@ func (s *stream) copy(w io.Writer, r io.Reader) error {
 		}
 		if err != nil {
 			s.idleSince.Store(1)
-			return nil
+			return nil //nolint:nilerr // io.EOF: a channel knows no other
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (e *commandError) Unwrap() error { return e.err }
 
 // startProxy starts command, a line for the shell as in ssh_config.
 func startProxy(command string) (*proxyConn, error) {
-	cmd := exec.Command("sh", "-c", "exec "+command) //nolint:gosec,noctx // the operator's own configuration; Close ends it
+	cmd := exec.Command("sh", "-c", "exec "+command) //nolint:noctx // Close ends it
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p := &proxyConn{command: command, cmd: cmd, stderr: new(tail)}
 	cmd.Stderr = p.stderr

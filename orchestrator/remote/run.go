@@ -69,14 +69,15 @@ func (c *Conn) run(ctx context.Context, cmd *plugins.Command, withAgent bool) er
 		x.password = c.password + "\n"
 	}
 	e, err := x.wait(ctx, c.done, w.header)
+	noise, started := x.stdout.before()
 	switch {
 	case err != nil:
 		return c.fail(ctx, op, plugins.Invalid, err)
 	case !e.known:
 		c.settle()
 		return c.lost(op)
-	case !x.stdout.seen:
-		return &plugins.Error{Op: op, Host: c.name, Kind: plugins.Denied, Err: x.notStarted(e, b)}
+	case !started:
+		return &plugins.Error{Op: op, Host: c.name, Kind: plugins.Denied, Err: notStarted(e, b, noise, x.stderr.bytes())}
 	case e.code != 0:
 		return &plugins.ExitError{Host: c.name, Args: cmd.Args, Code: e.code, Stderr: x.stderr.bytes()}
 	}
@@ -197,8 +198,8 @@ func (x *execution) feed(done <-chan struct{}, header string) {
 }
 
 // notStarted says why a command did not come to run.
-func (x *execution) notStarted(e exit, b become) error {
-	said := strings.TrimSpace(string(bytes.TrimSpace(x.stdout.noise)) + "\n" + string(bytes.TrimSpace(x.stderr.bytes())))
+func notStarted(e exit, b become, stdout, stderr []byte) error {
+	said := strings.TrimSpace(string(bytes.TrimSpace(stdout)) + "\n" + string(bytes.TrimSpace(stderr)))
 	if said == "" {
 		said = fmt.Sprintf("exit code %d", e.code)
 	}

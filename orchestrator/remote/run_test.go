@@ -174,7 +174,7 @@ func TestRunStreamsInBothDirections(t *testing.T) {
 func TestRunCarriesMuchInputInPiecesOfAllSizes(t *testing.T) {
 	c := dial(t, testDialer(t), startSSHD(t).Host)
 	data := make([]byte, 8<<20)
-	source := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
+	source := rand.New(rand.NewPCG(1, 2))
 	for i := range data {
 		data[i] = byte(source.Uint32())
 	}
@@ -264,9 +264,9 @@ func pids(t *testing.T, file string) []int {
 	t.Helper()
 	var ids []int
 	within(t, 5*time.Second, "all running", func() bool {
-		text, _ := os.ReadFile(file) //nolint:gosec // the test's own
+		text, _ := os.ReadFile(file)
 		ids = nil
-		for _, line := range strings.Fields(string(text)) {
+		for line := range strings.FieldsSeq(string(text)) {
 			id, _ := strconv.Atoi(line)
 			ids = append(ids, id)
 		}
@@ -399,7 +399,7 @@ func TestDetachedCommandLivesOn(t *testing.T) {
 		}
 		var pid int
 		within(t, 2*time.Second, "started", func() bool {
-			text, _ := os.ReadFile(file) //nolint:gosec // the test's own
+			text, _ := os.ReadFile(file)
 			pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 			return pid != 0
 		})
@@ -437,7 +437,7 @@ func TestSecretsAreOnNoCommandLine(t *testing.T) {
 			})
 			var pid int
 			within(t, 5*time.Second, "started", func() bool {
-				text, _ := os.ReadFile(ready) //nolint:gosec // the test's own
+				text, _ := os.ReadFile(ready)
 				pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 				return pid != 0
 			})
@@ -447,7 +447,7 @@ func TestSecretsAreOnNoCommandLine(t *testing.T) {
 			}
 			own := strconv.Itoa(pid)
 			for _, file := range lines {
-				text, _ := os.ReadFile(file) //nolint:gosec // gone is fine
+				text, _ := os.ReadFile(file)
 				if bytes.Contains(text, []byte(secret)) || bytes.Contains(text, []byte(`hunter2\055and`)) {
 					t.Errorf("%s: %s holds %q", name, file, text)
 				}
@@ -469,13 +469,13 @@ func TestSecretsAreOnNoCommandLine(t *testing.T) {
 }
 
 func environ(pid string) []byte {
-	text, _ := os.ReadFile("/proc/" + pid + "/environ") //nolint:gosec // gone is empty
+	text, _ := os.ReadFile("/proc/" + pid + "/environ")
 	return text
 }
 
 func parentOf(t *testing.T, pid string) string {
 	t.Helper()
-	text, err := os.ReadFile("/proc/" + pid + "/stat") //nolint:gosec // a number
+	text, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,35 +85,33 @@ func (d *Dialer) dialTransport(ctx context.Context, s *settings, hops int) (*log
 
 // attempt is one try. dropped says that another one makes sense.
 func (d *Dialer) attempt(ctx context.Context, s *settings, via *Conn) (l *login, dropped bool, err error) {
-	limit, cancel := context.WithTimeoutCause(ctx, s.timeout, timeoutError{s.timeout})
-	defer cancel()
-	raw, err := open(limit, s, via)
+	timed, clock := newClock(ctx, s.timeout)
+	defer clock.stop()
+	raw, err := open(timed, s, via)
 	if err != nil {
-		if cause := context.Cause(limit); cause != nil {
+		if cause := context.Cause(timed); cause != nil {
 			err = cause
 		}
-		return nil, false, kindError(or(plugins.KindOf(err), plugins.Unavailable), err)
+		return nil, false, kindError(plugins.Unavailable, err)
 	}
-	hs := &handshake{ctx: ctx, transport: newTransport(raw), settings: s, clock: newClock(ctx, s.timeout)}
-	defer hs.clock.stop()
-	defer context.AfterFunc(hs.clock.ctx, func() { _ = raw.Close() })()
+	defer context.AfterFunc(timed, func() { _ = raw.Close() })()
 
+	hs := &handshake{ctx: ctx, transport: newTransport(raw), settings: s, clock: clock}
+	defer hs.close()
 	config, err := d.clientConfig(hs)
 	if err != nil {
 		_ = raw.Close()
 		return nil, false, err
 	}
-	defer hs.close()
 	conn, chans, reqs, err := ssh.NewClientConn(hs.transport, s.address(), config)
 	if err == nil {
 		return &login{ssh.NewClient(conn, chans, reqs), hs.transport}, false, nil
 	}
 	closeErr := raw.Close()
-	if cause := context.Cause(hs.clock.ctx); cause != nil {
+	if cause := context.Cause(timed); cause != nil {
 		return nil, false, kindError(plugins.Unavailable, cause)
 	}
-	var command *commandError // why a proxy command ended says more than EOF
-	if errors.As(closeErr, &command) {
+	if command, ok := errors.AsType[*commandError](closeErr); ok { // says more than EOF
 		return nil, false, kindError(plugins.Unavailable, command)
 	}
 	return nil, hs.dropped(err), hs.explain(err)
@@ -147,7 +145,6 @@ func (e timeoutError) Temporary() bool { return true }
 // A clock ends a context after a time that can be held while the operator
 // thinks.
 type clock struct {
-	ctx    context.Context //nolint:containedctx // it is what the clock ends
 	cancel context.CancelCauseFunc
 
 	mu    sync.Mutex
@@ -156,11 +153,10 @@ type clock struct {
 	held  int
 }
 
-func newClock(ctx context.Context, limit time.Duration) *clock {
-	c := &clock{limit: limit}
-	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	c.timer = time.AfterFunc(limit, func() { c.cancel(timeoutError{limit}) })
-	return c
+func newClock(ctx context.Context, limit time.Duration) (context.Context, *clock) {
+	timed, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(limit, func() { cancel(timeoutError{limit}) })
+	return timed, &clock{cancel: cancel, timer: timer, limit: limit}
 }
 
 // hold stops the clock and returns the function that starts it anew.

@@ -13,31 +13,40 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/pkg/sftp"
 
 	"github.com/teal-deploy/teal/plugins"
 )
 
-// Upload writes what r gives into the file path of the host as the login user,
-// with exactly the permissions of mode. The file is there in full and on disk,
+// packetsUnderWay is how many packets of 32 KiB wait for their answers, so that
+// a distant host is written to as fast as a near one.
+const packetsUnderWay = 64
+
+// cleanTime bounds how long it may take to remove a file after a failure.
+const cleanTime = 5 * time.Second
+
+// Upload writes what r gives into the file target of the host, an absolute path,
+// as the login user, with exactly the permissions of mode. The file is there in full and on disk,
 // or as it was before: it is written beside its place, synced, renamed, and
 // the folder synced. The error is a plugins.Error: NotFound when the folder is
 // missing, Denied without the right to write there.
-func (c *Conn) Upload(ctx context.Context, path string, r io.Reader, mode fs.FileMode) error {
-	op := "upload " + path
-	if mode != mode.Perm() {
-		return &plugins.Error{Op: op, Host: c.name, Kind: plugins.Invalid, Err: fmt.Errorf("mode %v is more than permissions", mode)}
+func (c *Conn) Upload(ctx context.Context, target string, r io.Reader, mode fs.FileMode) error {
+	op := "upload " + target
+	if mode != mode.Perm() || !path.IsAbs(target) {
+		err := fmt.Errorf("it takes an absolute path and plain permissions, not %v", mode)
+		return &plugins.Error{Op: op, Host: c.name, Kind: plugins.Invalid, Err: err}
 	}
 	files, err := c.openFiles(ctx)
 	switch {
 	case err != nil:
 		return c.fail(ctx, op, plugins.Unavailable, err)
 	case files == nil:
-		err = c.uploadByShell(ctx, path, r, mode)
+		err = c.uploadByShell(ctx, target, r, mode)
 	default:
 		_, err = await(ctx, func() (struct{}, error) {
-			return struct{}{}, uploadBySFTP(ctx, files, path, r, mode)
+			return struct{}{}, uploadBySFTP(ctx, files, target, r, mode)
 		}, func(struct{}) {})
 	}
 	if err != nil {
@@ -129,7 +138,7 @@ func fill(ctx context.Context, f *sftp.File, r io.Reader, mode fs.FileMode) erro
 	if err := f.Chmod(mode); err != nil {
 		return err
 	}
-	n, err := io.Copy(f, contextReader{ctx, r})
+	n, err := f.ReadFromWithConcurrency(contextReader{ctx, r}, packetsUnderWay)
 	if err != nil {
 		return err
 	}
@@ -173,7 +182,7 @@ const receiveScript = `umask 077
 d=${1%/*}
 [ -d "${d:=/}" ] || { echo "no folder $d" >&2; exit 3; }
 [ -w "$d" ] || { echo "no right to write into $d" >&2; exit 4; }
-cat >"$1" && chmod "$2" "$1" && sync "$1" && sha256sum <"$1" || { rm -f "$1"; exit 1; }`
+cat >"$1" && chmod "$2" "$1" && sync "$1" && sha256sum <"$1"`
 
 // placeScript gives $1 the name $2.
 const placeScript = `mv -fT "$1" "$2" && sync "${2%/*}/" || { rm -f "$1"; exit 1; }`
@@ -189,14 +198,18 @@ func (c *Conn) uploadByShell(ctx context.Context, target string, r io.Reader, mo
 		Stdout: &said,
 	}, false)
 	if err != nil {
-		return shellError(err)
+		err = shellError(err)
+	} else if want, got := hex.EncodeToString(digest.Sum(nil)), said.String(); !strings.HasPrefix(got, want) {
+		err = fmt.Errorf("the host has sha256 %.64s in place of %s", got, want)
+	} else {
+		return shellError(c.run(ctx, &plugins.Command{Args: []string{"sh", "-c", placeScript, "teal", temporary, target}}, false))
 	}
-	want, got := hex.EncodeToString(digest.Sum(nil)), said.String()
-	if !strings.HasPrefix(got, want) {
-		err := c.run(ctx, &plugins.Command{Args: []string{"rm", "-f", temporary}}, false)
-		return errors.Join(fmt.Errorf("the host has sha256 %.64s in place of %s", got, want), err)
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
+	defer cancel()
+	if left := c.run(clean, &plugins.Command{Args: []string{"rm", "-f", temporary}}, false); left != nil {
+		err = errors.Join(err, fmt.Errorf("remove %s: %w", temporary, left))
 	}
-	return shellError(c.run(ctx, &plugins.Command{Args: []string{"sh", "-c", placeScript, "teal", temporary, target}}, false))
+	return err
 }
 
 // shellError gives the scripts' exit codes the meaning that uploadKind knows.

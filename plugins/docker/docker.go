@@ -31,10 +31,11 @@ func New(sockets ...string) *Runtime {
 		sockets = []string{"/var/run/docker.sock"}
 	}
 	return &Runtime{&engine.Engine{
-		Name:     "docker",
-		Program:  "docker",
-		Sockets:  sockets,
-		Rootless: "docker.sock",
-		Start:    "systemctl start docker",
+		Name:      "docker",
+		Component: "Engine",
+		Program:   "docker",
+		Sockets:   sockets,
+		Rootless:  "docker.sock",
+		Start:     "systemctl start docker",
 	}}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
+	"google.golang.org/grpc/status"
 
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/internal/wire"
@@ -28,6 +29,9 @@ const (
 	// lastWords is how long a broken connection waits for the plugin's
 	// process to end, so that the error can say what it wrote at last.
 	lastWords = time.Second
+	// closeTimeout is when Close stops listening to what a plugin left
+	// running: longer than go-plugin takes to end the plugin itself.
+	closeTimeout = 4 * time.Second
 )
 
 // A Spec says which plugin to start.
@@ -114,46 +118,57 @@ func (p *Plugin) config(spec Spec, limit time.Duration) *goplugin.ClientConfig {
 // connect starts the process and proves that it answers: the handshake alone
 // says nothing of the socket behind it.
 func (p *Plugin) connect(ctx context.Context) error {
-	// Start knows no context, but it ends when the process does.
+	// go-plugin knows no context, but it ends its waits when the process ends.
 	defer context.AfterFunc(ctx, func() { _ = p.process.Kill(ctx) })()
-	protocol, err := p.client.Client()
-	if err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return shorten(err)
+	client, err := p.dispense()
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+		defer cancel()
+		err = client.Configure(ctx)
 	}
-	raw, err := protocol.Dispense(wire.Name)
-	if err != nil {
-		return err
-	}
-	client, ok := raw.(*wire.Client)
-	if !ok {
-		return fmt.Errorf("dispensed a %T", raw)
-	}
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
-	if err := client.Configure(ctx); err != nil {
-		return err
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return explain(err)
 	}
 	p.runtime = client.Runtime()
 	return nil
 }
 
-// shorten keeps the first line: go-plugin goes on to guess at reasons, and
-// what the plugin wrote is a better one.
-func shorten(err error) error {
-	first, rest, _ := strings.Cut(err.Error(), "\n")
-	if rest == "" {
-		return err
+func (p *Plugin) dispense() (*wire.Client, error) {
+	protocol, err := p.client.Client()
+	if err != nil {
+		return nil, err
 	}
-	if strings.HasPrefix(first, "Unrecognized remote plugin message: ") {
-		if got := strings.TrimPrefix(first, "Unrecognized remote plugin message: "); got != "" {
-			return fmt.Errorf("it is no plugin of teal: it printed %.80q", got)
-		}
+	if err := protocol.Ping(); err != nil {
+		return nil, fmt.Errorf("it does not answer: %s", status.Convert(err).Message())
+	}
+	raw, err := protocol.Dispense(wire.Name)
+	if err != nil {
+		return nil, err
+	}
+	client, ok := raw.(*wire.Client)
+	if !ok {
+		return nil, fmt.Errorf("dispensed a %T", raw)
+	}
+	return client, nil
+}
+
+// explain makes one line of what go-plugin says: it goes on to guess at
+// reasons, and what the plugin wrote is a better one.
+func explain(err error) error {
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	printed, ok := strings.CutPrefix(first, "Unrecognized remote plugin message: ")
+	switch {
+	case ok && printed != "":
+		return fmt.Errorf("it is no plugin of teal: it printed %.80q", printed)
+	case ok:
 		return errors.New("it ended before it became a plugin")
+	case first != err.Error():
+		return errors.New(first)
 	}
-	return errors.New(first)
+	return err
 }
 
 // Runtime returns the plugin's runtime. It has exactly the optional
@@ -169,6 +184,7 @@ func (p *Plugin) PID() int { return p.process.pid() }
 // seconds, and removes its folder. It may be called more than once.
 func (p *Plugin) Close() error {
 	p.once.Do(func() {
+		defer time.AfterFunc(closeTimeout, p.process.abandon).Stop()
 		p.client.Kill()
 		p.err = os.RemoveAll(p.dir)
 	})

@@ -85,6 +85,13 @@ func (p *process) Kill(context.Context) error {
 	return nil
 }
 
+// abandon closes the pipes, which a process that the plugin has detached may
+// hold open for ever.
+func (p *process) abandon() {
+	_ = p.stdout.Close()
+	_ = p.stderr.Close()
+}
+
 func (p *process) pid() int { return int(p.id.Load()) }
 
 // lastWords returns the end of what the program wrote, once it has ended or

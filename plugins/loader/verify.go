@@ -24,7 +24,7 @@ func program(spec Spec) (string, error) {
 	if path == self {
 		return path, nil // whoever could have changed it is running already
 	}
-	file, err := os.Open(path) //nolint:gosec // the operator names it
+	file, err := os.Open(path)
 	if err != nil {
 		return "", failed(spec, plugins.Denied, err)
 	}

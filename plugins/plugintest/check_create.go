@@ -138,11 +138,11 @@ func (s *suite) createInvalid(ctx context.Context) error {
 	)
 }
 
-// absent checks that a container which could not be started is gone.
+// absent checks that there is no container of that name.
 func (s *suite) absent(ctx context.Context, name string) error {
 	cs, err := s.rt.List(ctx, s.h, map[string]string{s.label: s.value, "name": name})
 	if err == nil && len(cs) > 0 {
-		err = fmt.Errorf("Create failed and left a container behind: %+v", cs)
+		err = fmt.Errorf("a container is left behind: %+v", cs)
 	}
 	return err
 }

@@ -41,7 +41,7 @@ func (s *suite) exec(ctx context.Context) error {
 	var all []error
 	var exit *plugins.ExitError
 	if !errors.As(err, &exit) || exit.Code != 3 || string(exit.Stderr) != "problem\n" || exit.Host != s.h.String() || len(exit.Args) != 5 {
-		all = append(all, fmt.Errorf("a command that exits with code 3: %#v", err))
+		all = append(all, fmt.Errorf("a command that exits with code 3: %w", cmp.Or(err, errors.New("no error"))))
 	}
 	if out.String() != "input\na b c d e\n" || errs.String() != "problem\n" {
 		all = append(all, fmt.Errorf("standard output is %q, standard error is %q", &out, &errs))
@@ -54,7 +54,7 @@ func (s *suite) exec(ctx context.Context) error {
 	}
 	err = s.rt.Exec(ctx, s.h, c.ID, &plugins.Command{Args: []string{"no-such-program"}})
 	if !errors.As(err, &exit) || exit.Code != 126 && exit.Code != 127 {
-		all = append(all, fmt.Errorf("a program that is not there: %#v", err))
+		all = append(all, fmt.Errorf("a program that is not there: %w", cmp.Or(err, errors.New("no error"))))
 	}
 	err = s.rt.Exec(ctx, s.h, s.label+"-missing", &plugins.Command{Args: []string{"true"}})
 	all = append(all, wantKind(err, plugins.NotFound, "a container that is not there"))

@@ -37,7 +37,7 @@ func (l local) Run(ctx context.Context, cmd *plugins.Command) error {
 	if len(cmd.Args) == 0 {
 		return &plugins.Error{Op: "run", Host: string(l), Kind: plugins.Invalid, Err: errors.New("no program")}
 	}
-	c := exec.CommandContext(ctx, cmd.Args[0], cmd.Args[1:]...) //nolint:gosec // that is what a host is for
+	c := exec.CommandContext(ctx, cmd.Args[0], cmd.Args[1:]...)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = 2 * time.Second
@@ -51,8 +51,7 @@ func (l local) Run(ctx context.Context, cmd *plugins.Command) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		code := exit.ExitCode()
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 			code = 128 + int(ws.Signal())

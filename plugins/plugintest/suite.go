@@ -145,7 +145,7 @@ func (s *suite) pull(ctx context.Context) error {
 		return err
 	}
 	if info.Name == "" || info.Version == "" {
-		return fmt.Errorf("Info without a name or a version: %+v", info)
+		return fmt.Errorf("information without a name or a version: %+v", info)
 	}
 	img, err := s.rt.Pull(ctx, s.h, plugins.PullRequest{Image: s.opts.Image, Policy: s.opts.Policy, Progress: io.Discard})
 	if err != nil {
@@ -172,12 +172,12 @@ func wantKind(err error, kind plugins.Kind, what string) error {
 	if errors.Is(err, kind) {
 		return nil
 	}
-	return fmt.Errorf("%s is no error of kind %q: %w", what, kind, cmp.Or(err, errors.New("nil")))
+	return fmt.Errorf("%s is no error of kind %q: %w", what, string(kind), cmp.Or(err, errors.New("nil")))
 }
 
 func wantError(err error, what string) error {
 	if err != nil {
-		return nil
+		return nil //nolint:nilerr // it shall fail
 	}
 	return errors.New(what + " is no error")
 }

@@ -3,9 +3,11 @@
 //
 //	func main() { sdk.Serve(myRuntime{}) }
 //
-// The program is started by teal and lives as long as teal does. What it
-// writes to standard error, also through the log packages, arrives in teal's
-// log; standard output belongs to the protocol until Serve has begun.
+// The program is started by teal and lives as long as teal does. Standard
+// output belongs to the protocol until Serve has begun. What the runtime writes
+// to it afterwards, or to standard error, arrives in teal's log; the last words
+// before an exit do for certain when they go through package log, which writes
+// without a detour.
 //
 // The library below is hashicorp/go-plugin; see plugins/internal/wire.
 package sdk

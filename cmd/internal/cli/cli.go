@@ -23,7 +23,7 @@ import (
 )
 
 // version is set when a release is built.
-var version = "devel" //nolint:gochecknoglobals // the linker can set nothing else
+var version = "devel"
 
 // Streams are where a command reads and writes.
 type Streams struct {

@@ -44,7 +44,7 @@ func (o *options) showHistory(hosts []orchestrator.HostHistory) error {
 	for _, h := range hosts {
 		if h.Err != nil {
 			failed = true
-			rows = append(rows, []string{h.Host, "", "", "", "", "", "", h.Err.Error()})
+			rows = append(rows, []string{h.Host, "", "", "", "", "", "", "", h.Err.Error()})
 		}
 		if o.json {
 			row := map[string]any{"schema": 1, "host": h.Host, "entries": h.Entries}
@@ -58,12 +58,12 @@ func (o *options) showHistory(hosts []orchestrator.HostHistory) error {
 		}
 		for _, e := range h.Entries {
 			rows = append(rows, []string{
-				h.Host, e.Start.Local().Format(time.DateTime), e.Command, e.Version, shorten(e.Commit), shorten(e.Digest), e.By, result(e.Result, e.Reason),
+				h.Host, e.Release, e.Start.Local().Format(time.DateTime), e.Command, e.Version, shorten(e.Commit), shorten(e.Digest), e.By, result(e.Result, e.Reason),
 			})
 		}
 	}
 	if !o.json {
-		if err := display.Table(o.streams.Out, []string{"HOST", "WHEN", "COMMAND", "VERSION", "COMMIT", "IMAGE", "BY", "ENDED"}, rows); err != nil {
+		if err := display.Table(o.streams.Out, []string{"HOST", "RELEASE", "WHEN", "COMMAND", "VERSION", "COMMIT", "IMAGE", "BY", "ENDED"}, rows); err != nil {
 			return err
 		}
 	}

@@ -9,9 +9,10 @@ for tool in timeout dd sync readlink; do
   command -v "$tool" >/dev/null || { echo "lacks $tool"; exit 0; }
 done
 
-# The sshd process of this connection: with it every command ends that the
-# silent one may still have here.
+# Ends the sshd process of this connection, and with it every command that the
+# silent one may still have here. The lock stays until they had time to end.
 fence() {
+  trap '' TERM HUP
   process=$$
   while [ "$process" -gt 1 ]; do
     name= parent=0
@@ -24,6 +25,7 @@ fence() {
     case $name in
     sshd | sshd-session | dropbear)
       kill "$process"
+      nap 2
       return
       ;;
     esac

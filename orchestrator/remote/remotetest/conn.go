@@ -84,7 +84,7 @@ func (w *wire) Read(p []byte) (int, error) {
 }
 
 func (w *wire) Write(p []byte) (int, error) {
-	time.Sleep(w.host.options.Delay)
+	<-time.After(w.host.options.Delay)
 	w.silence()
 	return w.Conn.Write(p)
 }
@@ -95,7 +95,7 @@ func (w *wire) silence() {
 		if err := w.SetDeadline(time.Time{}); errors.Is(err, net.ErrClosed) {
 			return
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 }
 
@@ -126,8 +126,14 @@ func (c *conn) serve() {
 	now := h.shaking.Add(1)
 	for most := h.mostOpen.Load(); now > most && !h.mostOpen.CompareAndSwap(most, now); most = h.mostOpen.Load() {
 	}
-	sc, chans, reqs, err := ssh.NewServerConn(c.net, h.config)
-	h.shaking.Add(-1)
+	config, shaken := *h.config, sync.OnceFunc(func() { h.shaking.Add(-1) })
+	config.AuthLogCallback = func(_ ssh.ConnMetadata, _ string, err error) {
+		if err == nil {
+			shaken() // before the client learns of it
+		}
+	}
+	sc, chans, reqs, err := ssh.NewServerConn(c.net, &config)
+	shaken()
 	if err != nil {
 		return
 	}
@@ -207,7 +213,7 @@ func (c *conn) forward(open ssh.NewChannel, kind string) {
 		_ = ssh.Unmarshal(open.ExtraData(), &m)
 		network, address = "unix", m.Path
 	}
-	to, err := net.Dial(network, address) //nolint:noctx // loopback
+	to, err := net.Dial(network, address)
 	if err != nil {
 		text := err.Error()
 		if network == "unix" {

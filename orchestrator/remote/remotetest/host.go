@@ -91,7 +91,7 @@ func Start(t testing.TB, o Options) *Host {
 	}
 	h.hostKey = signer.PublicKey()
 	h.config = h.serverConfig(clientKey, signer)
-	if h.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil { //nolint:noctx // loopback
+	if h.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	h.known = filepath.Join(folder, "known_hosts")
@@ -181,7 +181,7 @@ func (h *Host) Kill() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for c := range h.conns {
-		_ = c.net.Conn.Close()
+		_ = c.net.Close()
 	}
 }
 

@@ -17,7 +17,6 @@ import (
 type session struct {
 	conn    *conn
 	channel ssh.Channel
-	agent   bool
 }
 
 func (s *session) serve(reqs <-chan *ssh.Request) {
@@ -50,7 +49,7 @@ func (s *session) serve(reqs <-chan *ssh.Request) {
 // goes; it sees the end of its input.
 func (s *session) exec(line string, reqs <-chan *ssh.Request) {
 	o := s.conn.host.options
-	cmd := exec.Command(o.Shell[0], append(o.Shell[1:len(o.Shell):len(o.Shell)], "-c", line)...) //nolint:gosec,noctx // what a host is for
+	cmd := exec.Command(o.Shell[0], append(o.Shell[1:len(o.Shell):len(o.Shell)], "-c", line)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Dir = o.Dir
 	cmd.Env = s.conn.environ()
@@ -93,7 +92,7 @@ func (s *session) exec(line string, reqs <-chan *ssh.Request) {
 		code = exitCode(cmd.Wait())
 	}
 	_ = stdin.Close()
-	_, _ = s.channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Code uint32 }{uint32(code)})) //nolint:gosec // 0 to 255
+	_, _ = s.channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Code uint32 }{uint32(code)}))
 	<-copied
 	<-copied
 }
@@ -137,7 +136,7 @@ func (c *conn) forwardAgent() bool {
 		return false
 	}
 	socket := filepath.Join(folder, "socket")
-	listener, err := net.Listen("unix", socket) //nolint:noctx // local
+	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		return false
 	}

@@ -19,9 +19,7 @@ const bridgeGrace = 2 * time.Second
 func (d *dialer) bridge(ctx context.Context) net.Conn {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	conn, carrier := duplex.New(duplex.Addr{Net: "bridge"}, duplex.Addr{Net: "bridge", Address: d.route.Socket})
-	d.wg.Add(1)
-	go func() {
-		defer d.wg.Done()
+	d.wg.Go(func() {
 		defer cancel()
 		var stderr bytes.Buffer
 		err := d.host.Run(run, &plugins.Command{
@@ -39,7 +37,7 @@ func (d *dialer) bridge(ctx context.Context) net.Conn {
 			}
 		}
 		carrier.CloseWithError(err)
-	}()
+	})
 	go func() {
 		select {
 		case <-run.Done():

@@ -18,11 +18,12 @@ import (
 // It implements plugins.Runtime, Restarter, RestartPolicySetter and
 // LogStreamer. Set the exported fields before the first call.
 type Engine struct {
-	Name     string   // "docker"
-	Program  string   // its command line client, which has "system dial-stdio"
-	Sockets  []string // absolute paths, tried in this order
-	Rootless string   // path of a user's own socket below XDG_RUNTIME_DIR; empty: there is none
-	Start    string   // the command that starts the engine, for messages
+	Name      string   // "docker"; also the group that may open its socket
+	Component string   // what the engine calls itself among its parts: "Engine"
+	Program   string   // its command line client, which has "system dial-stdio"
+	Sockets   []string // absolute paths, tried in this order
+	Rootless  string   // path of a user's own socket below XDG_RUNTIME_DIR; empty: there is none
+	Start     string   // the command that starts the engine, for messages
 
 	mu    sync.Mutex
 	known map[string]*way // by the host's name

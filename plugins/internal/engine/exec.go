@@ -98,7 +98,7 @@ func feed(w io.Writer, r io.Reader) error {
 		n, err := r.Read(buf)
 		if n > 0 {
 			if _, err := w.Write(buf[:n]); err != nil {
-				return nil
+				return nil //nolint:nilerr // it has ended, and nobody reads any more
 			}
 		}
 		if errors.Is(err, io.EOF) {

@@ -3,9 +3,10 @@ package engine
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"strings"
+	"fmt"
+	"slices"
 
+	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 
 	"github.com/teal-deploy/teal/plugins"
@@ -22,11 +23,10 @@ func (e *Engine) Probe(ctx context.Context, h plugins.Host) (plugins.Info, error
 	if err != nil {
 		return plugins.Info{}, s.wrap(ctx, "probe "+e.Name, err)
 	}
-	for _, c := range v.Components {
-		if other := strings.HasPrefix(c.Name, "Podman"); other != (e.Name == "podman") && c.Name != "" && (other || e.Name == "podman" && c.Name == "Engine") {
-			return plugins.Info{}, s.fault("probe "+e.Name, plugins.Unsupported,
-				errors.New("the engine behind "+s.route.Socket+" is "+c.Name+" "+c.Version+", not "+e.Name))
-		}
+	is := func(c system.ComponentVersion) bool { return c.Name == e.Component }
+	if len(v.Components) > 0 && !slices.ContainsFunc(v.Components, is) {
+		return plugins.Info{}, s.fault("probe "+e.Name, plugins.Unsupported,
+			fmt.Errorf("behind %s is no %s but %s %s", s.route.Socket, e.Name, v.Components[0].Name, v.Components[0].Version))
 	}
 	settings, err := json.Marshal(map[string]string{"api": v.APIVersion, "os": v.Os + "/" + v.Arch, "reached": s.route.String()})
 	return plugins.Info{Name: e.Name, Version: v.Version, Settings: settings}, err

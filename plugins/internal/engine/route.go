@@ -2,11 +2,9 @@ package engine
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 
 	"github.com/teal-deploy/teal/plugins"
@@ -178,9 +176,8 @@ func (e *Engine) diagnose(h plugins.Host, f facts, refused error) error {
 			"(AllowStreamLocalForwarding, AllowTcpForwarding, PermitOpen) and the program %s, which could take its place, is not there: %w",
 			f.sockets[0].path, e.Start, e.Program, refused)
 	default:
-		group := cmp.Or(path.Base(e.Name), "docker")
 		fault.Err = fmt.Errorf("user %s (groups %s) may not open %s: set become for the host, or add the user to the group (usermod -aG %s %s): %w",
-			f.user, f.groups, f.sockets[0].path, group, f.user, refused)
+			f.user, f.groups, f.sockets[0].path, e.Name, f.user, refused)
 	}
 	return fault
 }

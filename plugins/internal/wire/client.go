@@ -27,11 +27,12 @@ type Client struct {
 	hosts  *hosts
 	broker uint32
 	died   func() string
+	grace  time.Duration // for a cancelled call to clean up
 	caps   *Capabilities
 }
 
 func newClient(name string, conn grpc.ClientConnInterface, hosts *hosts, broker uint32, died func() string) *Client {
-	return &Client{name: name, rpc: NewRuntimeServiceClient(conn), hosts: hosts, broker: broker, died: died}
+	return &Client{name: name, rpc: NewRuntimeServiceClient(conn), hosts: hosts, broker: broker, died: died, grace: cleanupGrace}
 }
 
 // Configure tells the plugin how to reach its hosts and asks what it can do.
@@ -55,20 +56,21 @@ type call struct {
 	client *Client
 	op     string
 	caller context.Context
-	ctx    context.Context
+	hop    context.Context
 	end    func()
 }
 
-func (c *Client) begin(ctx context.Context, op string, h plugins.Host) *call {
+// begin returns the context of the hop besides the call.
+func (c *Client) begin(ctx context.Context, op string, h plugins.Host) (context.Context, *call) {
 	handle, revoke := c.hosts.lend(h)
 	hop, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { c.cancel(hop, cancel, handle) })
-	return &call{
+	return hop, &call{
 		Call:   &Call{Handle: handle, Host: h.String(), Timeout: timeLeft(ctx)},
 		client: c,
 		op:     op,
 		caller: ctx,
-		ctx:    hop,
+		hop:    hop,
 		end: func() {
 			stop()
 			cancel()
@@ -80,7 +82,7 @@ func (c *Client) begin(ctx context.Context, op string, h plugins.Host) *call {
 // cancel asks the plugin to end a call, and cuts it off when it does not.
 func (c *Client) cancel(hop context.Context, cutOff context.CancelFunc, handle string) {
 	defer cutOff()
-	grace := time.NewTimer(cleanupGrace)
+	grace := time.NewTimer(c.grace)
 	defer grace.Stop()
 	for {
 		resp, err := c.rpc.Cancel(hop, &CancelRequest{Handle: handle})
@@ -112,7 +114,7 @@ func (c *call) result(hop error, work *Error) error {
 		return nil
 	}
 	if done := ended(c.caller, err); done != nil {
-		if c.ctx.Err() != nil {
+		if c.hop.Err() != nil {
 			return fmt.Errorf("%w; plugin %s did not clean up in time", done, c.client.name)
 		}
 		return done

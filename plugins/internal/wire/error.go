@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/teal-deploy/teal/plugins"
 )
@@ -18,24 +19,22 @@ func encodeError(err error) *Error {
 	e := &Error{Text: clip(err.Error())}
 	switch x := err.(type) { //nolint:errorlint // the chain is walked link by link
 	case *plugins.Error:
-		e.Is = &Error_Classified{&Classified{Op: x.Op, Host: x.Host, Kind: string(x.Kind)}}
+		e.Is = &Error_Classified{&Classified{Op: clip(x.Op), Host: clip(x.Host), Kind: clip(string(x.Kind))}}
 		if x.Err != nil {
 			e.Causes = []*Error{encodeError(x.Err)}
 		}
 		return e
 	case *plugins.ExitError:
-		e.Is = &Error_Exit{&Exit{Host: x.Host, Args: x.Args, Code: clampInt32(x.Code), Stderr: x.Stderr}}
+		e.Is = &Error_Exit{&Exit{Host: clip(x.Host), Args: clipAll(x.Args), Code: clampInt32(x.Code), Stderr: x.Stderr}}
 		return e
 	case plugins.Kind:
-		// A bare Kind is an error too; an Error of nothing but its kind
-		// prints and matches the same.
-		e.Is = &Error_Classified{&Classified{Kind: string(x)}}
+		e.Is = &Error_Kind{clip(string(x))}
 		return e
 	}
-	switch {
-	case err == context.Canceled: //nolint:errorlint // this link, not the chain
+	switch err { //nolint:errorlint // this link, not the chain
+	case context.Canceled:
 		e.Is = &Error_Canceled{true}
-	case err == context.DeadlineExceeded: //nolint:errorlint // this link, not the chain
+	case context.DeadlineExceeded:
 		e.Is = &Error_Deadline{true}
 	default:
 		for _, cause := range unwrap(err) {
@@ -62,11 +61,20 @@ func unwrap(err error) []error {
 	return nil
 }
 
+// clip makes a text fit for a message: bounded, and valid UTF-8.
 func clip(s string) string {
 	if len(s) > maxErrorText {
-		return s[:maxErrorText] + "…"
+		s = s[:maxErrorText] + "…"
 	}
-	return s
+	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+func clipAll(list []string) []string {
+	clipped := make([]string, len(list))
+	for i, s := range list {
+		clipped[i] = clip(s)
+	}
+	return clipped
 }
 
 // decodeError returns nil for nil.
@@ -85,6 +93,8 @@ func decodeError(e *Error) error {
 		return &plugins.ExitError{
 			Host: x.Exit.GetHost(), Args: x.Exit.GetArgs(), Code: int(x.Exit.GetCode()), Stderr: x.Exit.GetStderr(),
 		}
+	case *Error_Kind:
+		return plugins.Kind(x.Kind)
 	case *Error_Canceled:
 		return context.Canceled
 	case *Error_Deadline:

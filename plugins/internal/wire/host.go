@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -67,21 +68,22 @@ func timeLeft(ctx context.Context) *durationpb.Duration {
 
 // ended returns why ctx ended when that is what err comes from, else nil.
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
+	hop, isHop := hopError(err)
+	switch {
+	case isHop && hop.Code() == codes.DeadlineExceeded:
+		return cmp.Or(context.Cause(ctx), context.DeadlineExceeded) // the peer's clock may be ahead
+	case ctx.Err() == nil:
 		return nil
-	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return context.Cause(ctx)
-	}
-	if s, ok := hopError(err); ok && (s.Code() == codes.Canceled || s.Code() == codes.DeadlineExceeded) {
+	case isHop && hop.Code() == codes.Canceled, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return context.Cause(ctx)
 	}
 	return nil
 }
 
-// hopError returns the gRPC status that err is, if it is one.
+// hopError returns the gRPC status that err is, if it is one itself: an error
+// of the work may wrap one.
 func hopError(err error) (*status.Status, bool) {
-	s, ok := err.(interface{ GRPCStatus() *status.Status }) //nolint:errorlint // an error of the work may wrap one
+	s, ok := err.(interface{ GRPCStatus() *status.Status })
 	if !ok {
 		return nil, false
 	}

@@ -79,5 +79,5 @@ func (p *Plugin) GRPCClient(_ context.Context, broker *goplugin.GRPCBroker, conn
 
 // clampInt32 keeps a number that a message holds in 32 bits within them.
 func clampInt32(n int) int32 {
-	return int32(min(max(n, math.MinInt32), math.MaxInt32)) //nolint:gosec // within bounds
+	return int32(min(max(n, math.MinInt32), math.MaxInt32))
 }

@@ -18,104 +18,11 @@ var (
 	_ plugins.LocalRemover        = (*Client)(nil)
 )
 
-// Runtime returns the plugin as a runtime that has exactly the optional
-// interfaces that the plugin's runtime has, so that an assertion tells the
-// truth. Go cannot add methods to a value, hence a type for each combination.
-func (c *Client) Runtime() plugins.Runtime {
-	type (
-		runtime = plugins.Runtime
-		restart = plugins.Restarter
-		policy  = plugins.RestartPolicySetter
-		logs    = plugins.LogStreamer
-		local   = plugins.LocalRemover
-	)
-	set := 0
-	for i, has := range []bool{c.caps.GetRestart(), c.caps.GetSetRestartPolicy(), c.caps.GetLogs(), c.caps.GetLocalCommands()} {
-		if has {
-			set |= 1 << i
-		}
-	}
-	return [...]plugins.Runtime{
-		0b0000: struct{ runtime }{c},
-		0b0001: struct {
-			runtime
-			restart
-		}{c, c},
-		0b0010: struct {
-			runtime
-			policy
-		}{c, c},
-		0b0011: struct {
-			runtime
-			restart
-			policy
-		}{c, c, c},
-		0b0100: struct {
-			runtime
-			logs
-		}{c, c},
-		0b0101: struct {
-			runtime
-			restart
-			logs
-		}{c, c, c},
-		0b0110: struct {
-			runtime
-			policy
-			logs
-		}{c, c, c},
-		0b0111: struct {
-			runtime
-			restart
-			policy
-			logs
-		}{c, c, c, c},
-		0b1000: struct {
-			runtime
-			local
-		}{c, c},
-		0b1001: struct {
-			runtime
-			restart
-			local
-		}{c, c, c},
-		0b1010: struct {
-			runtime
-			policy
-			local
-		}{c, c, c},
-		0b1011: struct {
-			runtime
-			restart
-			policy
-			local
-		}{c, c, c, c},
-		0b1100: struct {
-			runtime
-			logs
-			local
-		}{c, c, c},
-		0b1101: struct {
-			runtime
-			restart
-			logs
-			local
-		}{c, c, c, c},
-		0b1110: struct {
-			runtime
-			policy
-			logs
-			local
-		}{c, c, c, c},
-		0b1111: c,
-	}[set]
-}
-
 // Probe implements plugins.Runtime.
 func (c *Client) Probe(ctx context.Context, h plugins.Host) (plugins.Info, error) {
-	call := c.begin(ctx, "probe", h)
+	hop, call := c.begin(ctx, "probe", h)
 	defer call.end()
-	resp, err := c.rpc.Probe(call.ctx, call.Call)
+	resp, err := c.rpc.Probe(hop, call.Call)
 	return plugins.Info{
 		Name: resp.GetName(), Version: resp.GetVersion(), Settings: resp.GetSettings(),
 	}, call.result(err, resp.GetError())
@@ -123,9 +30,9 @@ func (c *Client) Probe(ctx context.Context, h plugins.Host) (plugins.Info, error
 
 // Pull implements plugins.Runtime.
 func (c *Client) Pull(ctx context.Context, h plugins.Host, req plugins.PullRequest) (plugins.Image, error) {
-	call := c.begin(ctx, "pull "+req.Image, h)
+	hop, call := c.begin(ctx, "pull "+req.Image, h)
 	defer call.end()
-	stream, err := c.rpc.Pull(call.ctx, pullToWire(call.Call, req))
+	stream, err := c.rpc.Pull(hop, pullToWire(call.Call, req))
 	for err == nil {
 		var resp *PullResponse
 		if resp, err = stream.Recv(); err != nil {
@@ -145,9 +52,9 @@ func (c *Client) Pull(ctx context.Context, h plugins.Host, req plugins.PullReque
 
 // Create implements plugins.Runtime.
 func (c *Client) Create(ctx context.Context, h plugins.Host, spec plugins.Spec) (plugins.Container, error) {
-	call := c.begin(ctx, "create "+spec.Name, h)
+	hop, call := c.begin(ctx, "create "+spec.Name, h)
 	defer call.end()
-	resp, err := c.rpc.Create(call.ctx, &CreateRequest{Call: call.Call, Spec: specToWire(spec)})
+	resp, err := c.rpc.Create(hop, &CreateRequest{Call: call.Call, Spec: specToWire(spec)})
 	return containerFromWire(resp.GetContainer()), call.result(err, resp.GetError())
 }
 
@@ -155,18 +62,18 @@ func (c *Client) Create(ctx context.Context, h plugins.Host, spec plugins.Spec) 
 func (c *Client) Exec(ctx context.Context, h plugins.Host, id string, cmd *plugins.Command) error {
 	ctx, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
-	call := c.begin(ctx, "exec in "+id, h)
+	hop, call := c.begin(ctx, "exec in "+id, h)
 	defer call.end()
-	err := runCommand(call.ctx, abort, func(ctx context.Context) (commandClient, error) { return c.rpc.Exec(ctx) },
+	err := runCommand(hop, abort, func(ctx context.Context) (commandClient, error) { return c.rpc.Exec(ctx) },
 		commandStart(call.Call, id, cmd), cmd)
 	return call.result(err, nil)
 }
 
 // List implements plugins.Runtime.
 func (c *Client) List(ctx context.Context, h plugins.Host, labels map[string]string) ([]plugins.Container, error) {
-	call := c.begin(ctx, "list containers", h)
+	hop, call := c.begin(ctx, "list containers", h)
 	defer call.end()
-	resp, err := c.rpc.List(call.ctx, &ListRequest{Call: call.Call, Labels: labels})
+	resp, err := c.rpc.List(hop, &ListRequest{Call: call.Call, Labels: labels})
 	return containersFromWire(resp.GetContainers()), call.result(err, resp.GetError())
 }
 
@@ -183,33 +90,33 @@ func (c *Client) Restart(ctx context.Context, h plugins.Host, id string, grace t
 func (c *Client) withGrace(ctx context.Context, op string, h plugins.Host, id string, grace time.Duration,
 	do func(context.Context, *StopRequest, ...grpc.CallOption) (*Done, error),
 ) error {
-	call := c.begin(ctx, op+" "+id, h)
+	hop, call := c.begin(ctx, op+" "+id, h)
 	defer call.end()
-	resp, err := do(call.ctx, graceToWire(call.Call, id, grace))
+	resp, err := do(hop, graceToWire(call.Call, id, grace))
 	return call.result(err, resp.GetError())
 }
 
 // Remove implements plugins.Runtime.
 func (c *Client) Remove(ctx context.Context, h plugins.Host, id string) error {
-	call := c.begin(ctx, "remove "+id, h)
+	hop, call := c.begin(ctx, "remove "+id, h)
 	defer call.end()
-	resp, err := c.rpc.Remove(call.ctx, &ContainerRequest{Call: call.Call, Id: id})
+	resp, err := c.rpc.Remove(hop, &ContainerRequest{Call: call.Call, Id: id})
 	return call.result(err, resp.GetError())
 }
 
 // SetRestartPolicy implements plugins.RestartPolicySetter.
 func (c *Client) SetRestartPolicy(ctx context.Context, h plugins.Host, id string, policy plugins.RestartPolicy) error {
-	call := c.begin(ctx, "set restart policy of "+id, h)
+	hop, call := c.begin(ctx, "set restart policy of "+id, h)
 	defer call.end()
-	resp, err := c.rpc.SetRestartPolicy(call.ctx, &SetRestartPolicyRequest{Call: call.Call, Id: id, Policy: string(policy)})
+	resp, err := c.rpc.SetRestartPolicy(hop, &SetRestartPolicyRequest{Call: call.Call, Id: id, Policy: string(policy)})
 	return call.result(err, resp.GetError())
 }
 
 // Logs implements plugins.LogStreamer.
 func (c *Client) Logs(ctx context.Context, h plugins.Host, id string, lines int, w io.Writer) error {
-	call := c.begin(ctx, "read logs of "+id, h)
+	hop, call := c.begin(ctx, "read logs of "+id, h)
 	defer call.end()
-	stream, err := c.rpc.Logs(call.ctx, &LogsRequest{Call: call.Call, Id: id, Lines: clampInt32(lines)})
+	stream, err := c.rpc.Logs(hop, &LogsRequest{Call: call.Call, Id: id, Lines: clampInt32(lines)})
 	for err == nil {
 		var resp *LogsResponse
 		resp, err = stream.Recv()
@@ -228,9 +135,9 @@ func (c *Client) Logs(ctx context.Context, h plugins.Host, id string, lines int,
 
 // LocalCommands implements plugins.LocalRemover.
 func (c *Client) LocalCommands(ctx context.Context, h plugins.Host, id string, grace time.Duration) (plugins.LocalCommands, error) {
-	call := c.begin(ctx, "local commands for "+id, h)
+	hop, call := c.begin(ctx, "local commands for "+id, h)
 	defer call.end()
-	resp, err := c.rpc.LocalCommands(call.ctx, graceToWire(call.Call, id, grace))
+	resp, err := c.rpc.LocalCommands(hop, graceToWire(call.Call, id, grace))
 	return plugins.LocalCommands{
 		PID: resp.GetPid(), Stop: resp.GetStop(), Remove: resp.GetRemove(),
 	}, call.result(err, resp.GetError())

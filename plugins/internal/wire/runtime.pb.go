@@ -306,8 +306,9 @@ type Error struct {
 	//	*Error_Exit
 	//	*Error_Canceled
 	//	*Error_Deadline
+	//	*Error_Kind
 	Is            isError_Is `protobuf_oneof:"is"`
-	Causes        []*Error   `protobuf:"bytes,6,rep,name=causes,proto3" json:"causes,omitempty"` // what it wraps
+	Causes        []*Error   `protobuf:"bytes,7,rep,name=causes,proto3" json:"causes,omitempty"` // what it wraps
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +393,15 @@ func (x *Error) GetDeadline() bool {
 	return false
 }
 
+func (x *Error) GetKind() string {
+	if x != nil {
+		if x, ok := x.Is.(*Error_Kind); ok {
+			return x.Kind
+		}
+	}
+	return ""
+}
+
 func (x *Error) GetCauses() []*Error {
 	if x != nil {
 		return x.Causes
@@ -419,6 +429,10 @@ type Error_Deadline struct {
 	Deadline bool `protobuf:"varint,5,opt,name=deadline,proto3,oneof"` // context.DeadlineExceeded
 }
 
+type Error_Kind struct {
+	Kind string `protobuf:"bytes,6,opt,name=kind,proto3,oneof"` // plugins.Kind
+}
+
 func (*Error_Classified) isError_Is() {}
 
 func (*Error_Exit) isError_Is() {}
@@ -426,6 +440,8 @@ func (*Error_Exit) isError_Is() {}
 func (*Error_Canceled) isError_Is() {}
 
 func (*Error_Deadline) isError_Is() {}
+
+func (*Error_Kind) isError_Is() {}
 
 type Classified struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2445,7 +2461,7 @@ const file_runtime_proto_rawDesc = "" +
 	"\rCancelRequest\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\tR\x06handle\"&\n" +
 	"\x0eCancelResponse\x12\x14\n" +
-	"\x05found\x18\x01 \x01(\bR\x05found\"\xf6\x01\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\"\x8c\x02\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12<\n" +
 	"\n" +
@@ -2453,8 +2469,9 @@ const file_runtime_proto_rawDesc = "" +
 	"classified\x12*\n" +
 	"\x04exit\x18\x03 \x01(\v2\x14.teal.plugin.v1.ExitH\x00R\x04exit\x12\x1c\n" +
 	"\bcanceled\x18\x04 \x01(\bH\x00R\bcanceled\x12\x1c\n" +
-	"\bdeadline\x18\x05 \x01(\bH\x00R\bdeadline\x12-\n" +
-	"\x06causes\x18\x06 \x03(\v2\x15.teal.plugin.v1.ErrorR\x06causesB\x04\n" +
+	"\bdeadline\x18\x05 \x01(\bH\x00R\bdeadline\x12\x14\n" +
+	"\x04kind\x18\x06 \x01(\tH\x00R\x04kind\x12-\n" +
+	"\x06causes\x18\a \x03(\v2\x15.teal.plugin.v1.ErrorR\x06causesB\x04\n" +
 	"\x02is\"D\n" +
 	"\n" +
 	"Classified\x12\x0e\n" +
@@ -2767,6 +2784,7 @@ func file_runtime_proto_init() {
 		(*Error_Exit)(nil),
 		(*Error_Canceled)(nil),
 		(*Error_Deadline)(nil),
+		(*Error_Kind)(nil),
 	}
 	file_runtime_proto_msgTypes[12].OneofWrappers = []any{
 		(*PullResponse_Progress)(nil),

@@ -29,6 +29,9 @@ import (
 	"github.com/teal-deploy/teal/plugins/plugintest"
 )
 
+// pollEvery is the pause between two looks at something that is to come.
+const pollEvery = 50 * time.Millisecond
+
 // Image is an image with the tools of busybox, among them sh and httpd, that
 // every engine has from the start.
 const Image = "teal.test/busybox:1"
@@ -38,6 +41,7 @@ type Engine struct {
 	Dir    string // the engine's own folder
 	Socket string // below Dir
 	cmd    *exec.Cmd
+	ended  <-chan struct{}
 	pid    int // of the daemon, in our numbering
 	cgroup string
 }
@@ -93,12 +97,11 @@ func Start() (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
-	e.cmd = exec.Command("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+	defer func() { _ = log.Close() }()
+	e.cmd = exec.CommandContext(context.Background(), "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"sh", "-c", daemon, "sh", dir, "/"+e.cgroup)
 	e.cmd.Stdout, e.cmd.Stderr = log, log
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
-	if err := e.cmd.Start(); err != nil {
+	if e.ended, err = start(e.cmd); err != nil {
 		return nil, err
 	}
 	if err := e.await(); err != nil {
@@ -109,6 +112,26 @@ func Start() (*Engine, error) {
 	return e, nil
 }
 
+// start starts a command that dies with the test, also when the test is
+// killed. The kernel binds that to the thread that starts it, which therefore
+// stays for as long. The channel is closed when the command has ended.
+func start(cmd *exec.Cmd) (<-chan struct{}, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	ended := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(ended)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	return ended, <-started
+}
+
 func (e *Engine) await() error {
 	for range 200 {
 		if _, err := e.Docker(nil, "version"); err == nil {
@@ -117,7 +140,7 @@ func (e *Engine) await() error {
 			}
 			return e.importImage()
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(pollEvery)
 	}
 	return errors.New("dockerd does not answer")
 }
@@ -153,7 +176,7 @@ func (e *Engine) importImage() error {
 		}
 	}
 	var tar bytes.Buffer
-	cmd := exec.Command("tar", "-C", filepath.Dir(root), "-c", ".")
+	cmd := exec.CommandContext(context.Background(), "tar", "-C", filepath.Dir(root), "-c", ".")
 	cmd.Stdout = &tar
 	if err := cmd.Run(); err != nil {
 		return err
@@ -165,7 +188,7 @@ func (e *Engine) importImage() error {
 // Docker runs the docker client against the engine and returns what it wrote
 // to standard output.
 func (e *Engine) Docker(stdin io.Reader, args ...string) (string, error) {
-	cmd := exec.Command("docker", append([]string{"-H", "unix://" + e.Socket}, args...)...)
+	cmd := exec.CommandContext(context.Background(), "docker", append([]string{"-H", "unix://" + e.Socket}, args...)...)
 	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+filepath.Join(e.Dir, "config"))
 	cmd.Stdin = stdin
 	var stderr bytes.Buffer
@@ -182,15 +205,31 @@ func (e *Engine) Enter(args ...string) []string {
 	return append([]string{"nsenter", "--target", strconv.Itoa(e.pid), "--net", "--mount", "--pid", "--"}, args...)
 }
 
+// PathWithout returns a PATH in which a program is not found.
+func (e *Engine) PathWithout(tb testing.TB, names ...string) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	for _, name := range []string{"sh", "id", "test", "sed", "env", "curl", "docker", "sudo", "sleep", "cat", "kill"} {
+		path, err := exec.LookPath(name)
+		if err != nil || slices.Contains(names, name) {
+			continue
+		}
+		if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // Close kills the engine and everything in it, and removes its folder.
 func (e *Engine) Close() {
 	_ = e.cmd.Process.Kill()
-	_ = e.cmd.Wait()
+	<-e.ended
 	for range 40 {
 		if e.removeGroups() && os.RemoveAll(e.Dir) == nil {
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(pollEvery)
 	}
 }
 
@@ -230,6 +269,7 @@ type Host struct {
 	NoUnix  bool   // sockets are not forwarded, as some SSH servers have it
 	Path    string // PATH of commands; empty: as it is
 	NoSudo  bool   // become is not set up: it means the login user
+	Forward bool   // sockets are forwarded though User is not root
 	Dialled func(network, address string)
 }
 
@@ -245,8 +285,7 @@ func (h *Host) Run(ctx context.Context, cmd *plugins.Command) error {
 	}
 	inner.Args = h.Engine.Enter(args...)
 	err := h.Host.Run(ctx, &inner)
-	var exit *plugins.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*plugins.ExitError](err); ok {
 		exit.Args = cmd.Args
 	}
 	return err
@@ -257,7 +296,7 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 	if h.Dialled != nil {
 		h.Dialled(network, address)
 	}
-	if network == "unix" && (h.NoUnix || h.User != "") {
+	if network == "unix" && (h.NoUnix || h.User != "" && !h.Forward) {
 		return nil, &plugins.Error{Op: "dial " + address, Host: h.String(), Kind: plugins.Denied, Err: errors.New("open failed")}
 	}
 	if network == "unix" {
