@@ -84,6 +84,7 @@ func setUp(env *testscript.Env) error {
 	}
 	env.Setenv("HOME", home)
 	env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
+	env.Setenv("GORACE", "atexit_sleep_ms=0") // a race detector waits a second
 	env.Setenv("TEAL_BY", "operator@desk")
 	env.Values[fixtureKey{}] = &fixture{t: env.T(), listeners: map[string]*listener{}}
 	return err

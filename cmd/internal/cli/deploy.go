@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -60,6 +61,9 @@ func (o *options) carryOut(cmd *cobra.Command, flags orchestrator.Request,
 	result := do(s.Deployer, cmd.Context(), flags)
 	if err := view.Finish(result); err != nil {
 		return err
+	}
+	if result.Outcome == orchestrator.OutcomeUsage {
+		fmt.Fprintln(o.streams.Err, result.Err)
 	}
 	if result.Outcome.Code() != 0 {
 		return &exitError{result.Outcome}

@@ -24,6 +24,7 @@ const (
 // under adds flags to a command below a heading.
 func under(cmd *cobra.Command, heading string, add func(f *pflag.FlagSet)) {
 	f := pflag.NewFlagSet(heading, pflag.ContinueOnError)
+	f.SortFlags = false
 	add(f)
 	f.VisitAll(func(flag *pflag.Flag) {
 		flag.Annotations = map[string][]string{headingKey: {heading}}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,19 +166,48 @@ func (o *options) needApp() error {
 	return fmt.Errorf("%s describe an app without an app file: name the app with --app, or leave them out", list(given))
 }
 
+// hosts selects the hosts of the app, and out of these what --limit says. A
+// file that is wrong itself is nil.
 func (o *options) hosts(file *spec.File) ([]inventory.Host, error) {
 	inv, err := o.loadInventory()
 	if err != nil {
 		return nil, err
 	}
+	if len(inv.Hosts()) == 0 {
+		return nil, fmt.Errorf("%s: there is no host in it", cmp.Or(o.inventory, defaultInventory))
+	}
 	pattern := "all"
 	if file != nil && len(o.on) == 0 {
 		pattern = file.App().Hosts
 	}
-	if o.limit == "" {
-		return inv.Select(pattern)
+	hosts, err := inv.Select(pattern)
+	if err != nil {
+		return nil, file.Problem("hosts", err.Error(), "") // "all" selects something
 	}
-	return inv.Select(pattern, o.limit)
+	if o.limit == "" {
+		return hosts, nil
+	}
+	if _, err := inv.Select(o.limit); err != nil {
+		return nil, fmt.Errorf("--limit: %w", err)
+	}
+	limited, err := inv.Select(pattern, o.limit)
+	if err != nil {
+		return nil, fmt.Errorf("--limit: %q leaves none of the hosts of %q, which are %s", o.limit, pattern, few(hosts))
+	}
+	return limited, nil
+}
+
+// few names the first hosts.
+func few(hosts []inventory.Host) string {
+	const most = 5
+	var names []string
+	for _, h := range hosts[:min(len(hosts), most)] {
+		names = append(names, h.Name)
+	}
+	if more := len(hosts) - most; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return list(names)
 }
 
 const defaultInventory = "inventory.toml"
