@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -213,8 +212,9 @@ func result(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// A listener takes connections, counts them and never says a word.
-type listener struct{ count atomic.Int64 }
+// A listener takes connections and never says a word. It hands out the other
+// side's address of each.
+type listener struct{ taken chan string }
 
 // listen starts a listener on loopback and sets a variable to its port:
 //
@@ -225,7 +225,7 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	at, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
-	l := &listener{}
+	l := &listener{taken: make(chan string, 1000)}
 	of(ts).listeners[args[0]] = l
 	ts.Setenv(args[0], strconv.Itoa(at.Addr().(*net.TCPAddr).Port))
 	ended := make(chan struct{})
@@ -236,8 +236,8 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 			if err != nil {
 				return
 			}
-			l.count.Add(1)
 			defer conn.Close()
+			l.taken <- conn.RemoteAddr().String()
 		}
 	}()
 	ts.Defer(func() {
@@ -246,7 +246,8 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// connections checks how many connections a listener was asked for:
+// connections checks how many connections a listener was asked for since the
+// last time:
 //
 //	connections PORT 0
 func connections(ts *testscript.TestScript, neg bool, args []string) {
@@ -257,16 +258,17 @@ func connections(ts *testscript.TestScript, neg bool, args []string) {
 	if l == nil {
 		ts.Fatalf("nobody listens on %s", args[0])
 	}
-	// The listener may still have to take what was there before.
-	conn, err := net.Dial("tcp", "127.0.0.1:"+ts.Getenv(args[0]))
+	// Connections are taken in the order in which they came: those before
+	// this one are all that there were.
+	last, err := net.Dial("tcp", "127.0.0.1:"+ts.Getenv(args[0]))
 	ts.Check(err)
-	defer conn.Close()
-	before := l.count.Load()
-	for limit := time.Now().Add(5 * time.Second); l.count.Load() == before && time.Now().Before(limit); {
-		time.Sleep(time.Millisecond)
+	defer last.Close()
+	n := 0
+	for <-l.taken != last.LocalAddr().String() {
+		n++
 	}
-	if got := strconv.FormatInt(l.count.Add(-1), 10); got != args[1] {
-		ts.Fatalf("%s connections, want %s", got, args[1])
+	if strconv.Itoa(n) != args[1] {
+		ts.Fatalf("%d connections, want %s", n, args[1])
 	}
 }
 

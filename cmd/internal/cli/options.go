@@ -218,17 +218,15 @@ func (o *options) loadInventory() (*inventory.Inventory, error) {
 		return nil, errors.New("--on names hosts without an inventory, -i names an inventory: say one of them")
 	case len(o.on) > 0:
 		return inventory.AdHoc(o.on, inventory.SSH{})
-	case o.inventory == "":
-		inv, err := inventory.Load(defaultInventory)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: there is no such inventory: write one, name it with -i, or name hosts with --on", defaultInventory)
-		}
-		return inv, err
-	}
-	if strings.Contains(o.inventory, ",") {
+	case strings.Contains(o.inventory, ","):
 		return inventory.Literal(o.inventory)
 	}
-	return inventory.Load(o.inventory)
+	path := cmp.Or(o.inventory, defaultInventory)
+	inv, err := inventory.Load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: there is no such inventory: write one, name it with -i, or name hosts with --on", path)
+	}
+	return inv, err
 }
 
 // A session is the wired engine and what must be closed behind it.
