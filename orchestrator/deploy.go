@@ -166,7 +166,7 @@ func (r *run) resolveSecrets(ctx context.Context, app spec.App) error {
 	for _, name := range slices.Sorted(maps.Keys(app.Container.Secrets)) {
 		v, err := app.Container.Secrets[name].Resolve(ctx, r.req.File.Dir())
 		if err != nil {
-			errs = append(errs, fmt.Errorf("container.secrets.%s: %w", name, err))
+			errs = append(errs, r.req.File.Problem("container.secrets."+name, err.Error(), ""))
 			continue
 		}
 		r.secrets[name] = v
@@ -175,7 +175,7 @@ func (r *run) resolveSecrets(ctx context.Context, app spec.App) error {
 	if s := app.Image.Password; s != nil {
 		v, err := s.Resolve(ctx, r.req.File.Dir())
 		if err != nil {
-			errs = append(errs, fmt.Errorf("image.password: %w", err))
+			errs = append(errs, r.req.File.Problem("image.password", err.Error(), ""))
 		}
 		r.auth = &plugins.Auth{Username: app.Image.Username, Password: v}
 		values = append(values, v)
@@ -297,7 +297,7 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 			}
 		}
 		digest, known := digests[app.Image.Name]
-		if !known {
+		if !known && h.conn != nil {
 			if digest, err = r.resolveDigest(ctx, h); err != nil {
 				return nil, err
 			}
@@ -319,9 +319,6 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 // hosts can find out.
 func (r *run) resolveDigest(ctx context.Context, h *hostRun) (string, error) {
 	if h.app.Image.Pull != string(plugins.PullAlways) {
-		if h.conn == nil {
-			return "", nil
-		}
 		img, err := h.runtime.Pull(ctx, h.conn, plugins.PullRequest{Image: h.app.Image.Name, Policy: plugins.PullNever})
 		if err == nil {
 			return img.Digest, nil

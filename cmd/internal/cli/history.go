@@ -17,7 +17,7 @@ func newHistory(s Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "Show what was deployed where, when, by whom, and how it ended",
-		Args:  usage(cobra.NoArgs),
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req, err := o.request()
 			if err != nil {
@@ -33,6 +33,7 @@ func newHistory(s Streams) *cobra.Command {
 		},
 	}
 	o.bind(cmd)
+	o.bindName(cmd)
 	cmd.Flags().IntVarP(&n, "entries", "n", n, "how many entries a server")
 	return cmd
 }

@@ -20,7 +20,7 @@ func newStatus(s Streams) *cobra.Command {
 		Long: `Status shows for every server what is recorded, what stands on disk and what
 the proxy answers now, side by side, and what is still to be removed and when. It
 exits with 6 when the servers do not agree, or one of them not with itself.`,
-		Args: usage(cobra.NoArgs),
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req, err := o.request()
 			if err != nil {
@@ -42,6 +42,7 @@ exits with 6 when the servers do not agree, or one of them not with itself.`,
 		},
 	}
 	o.bind(cmd)
+	o.bindName(cmd)
 	return cmd
 }
 
