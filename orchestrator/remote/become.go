@@ -62,7 +62,7 @@ func (c *Conn) probeBecome(ctx context.Context) (shell.Become, error) {
 // command: a wrong one costs one attempt and nothing else.
 func (c *Conn) askBecomePassword(ctx context.Context, refusal *plugins.ExitError) error {
 	if c.dialer.BecomePassword == nil {
-		return fmt.Errorf("sudo wants a password and nobody can be asked (%s): allow it without one, "+
+		return fmt.Errorf("sudo wants a password and nobody can be asked (%s): let it be asked for with --ask-become-password, or allow it without one, "+
 			"%q in /etc/sudoers.d/teal", lastLine(refusal.Stderr), c.settings.User+" ALL=(root) NOPASSWD: ALL")
 	}
 	password, err := c.dialer.BecomePassword(ctx, c.name)

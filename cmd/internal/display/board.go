@@ -137,8 +137,11 @@ func reason(e orchestrator.Event) string {
 	if text != "" {
 		text += ": "
 	}
-	return text + clean(e.Err.Error())
+	return text + clean(without(e.Host, e.Err))
 }
+
+// without is an error's text where the host stands beside it already.
+func without(host string, err error) string { return strings.TrimPrefix(err.Error(), host+": ") }
 
 // view draws the board into at most height lines of at most width columns.
 // Hosts that do not fit are counted instead: first those that are done.
