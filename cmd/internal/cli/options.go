@@ -285,7 +285,9 @@ func (s *session) startRuntime(ctx context.Context, app spec.App) (plugins.Runti
 		launch = builtin
 	}
 	plugin, err := loader.Start(ctx, launch)
-	if err != nil {
+	if errors.Is(err, plugins.NotFound) || errors.Is(err, plugins.Denied) { // not what [plugins] says
+		return nil, &orchestrator.UsageError{Err: err}
+	} else if err != nil {
 		return nil, err
 	}
 	s.runtime = plugin
