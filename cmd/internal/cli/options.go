@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 
 	"github.com/teal-deploy/teal/inventory"
 	"github.com/teal-deploy/teal/orchestrator"
@@ -331,9 +330,4 @@ func whoAmI() string {
 		machine = "unknown"
 	}
 	return name + "@" + machine
-}
-
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
