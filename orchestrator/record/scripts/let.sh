@@ -2,4 +2,7 @@
 dir=$1
 fenced "$2" && exit 76
 find_order "$3" || exit 79
-: >"${order%/order}/released" && sync "${order%/order}/released" && sync "${order%/order}" || exit 74
+folder=${order%/order}
+true >"$folder/released" && sync "$folder/released" && sync "$folder" && exit
+# A teardown that only waited for this may be through with it already.
+! [ -e "$order" ] || exit 74
