@@ -95,7 +95,7 @@ func (e *exitError) Error() string { return string(e.outcome) }
 // Run runs one command line and returns its exit code.
 func Run(ctx context.Context, args []string, s Streams) int {
 	started := false
-	root := newRoot(s)
+	root := newRoot(s) //nolint:contextcheck // commands get it from cobra
 	root.SetArgs(args)
 	root.SetIn(s.In)
 	root.SetOut(s.Out)

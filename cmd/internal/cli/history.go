@@ -44,7 +44,7 @@ func (o *options) showHistory(hosts []orchestrator.HostHistory) error {
 	for _, h := range hosts {
 		if h.Err != nil {
 			failed = true
-			rows = append(rows, []string{h.Host, "", "", "", "", "", "", "", h.Err.Error()})
+			rows = append(rows, []string{h.Host, "", "", "", "", "", "", "", reason(h.Host, h.Err)})
 		}
 		if o.json {
 			row := map[string]any{"schema": 1, "host": h.Host, "entries": h.Entries}

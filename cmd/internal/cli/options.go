@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 
 	"github.com/teal-deploy/teal/inventory"
 	"github.com/teal-deploy/teal/orchestrator"
@@ -285,7 +284,9 @@ func (s *session) startRuntime(ctx context.Context, app spec.App) (plugins.Runti
 		launch = builtin
 	}
 	plugin, err := loader.Start(ctx, launch)
-	if err != nil {
+	if errors.Is(err, plugins.NotFound) || errors.Is(err, plugins.Denied) { // not what [plugins] says
+		return nil, &orchestrator.UsageError{Err: err}
+	} else if err != nil {
 		return nil, err
 	}
 	s.runtime = plugin
@@ -329,9 +330,4 @@ func whoAmI() string {
 		machine = "unknown"
 	}
 	return name + "@" + machine
-}
-
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

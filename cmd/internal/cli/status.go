@@ -98,7 +98,7 @@ func notes(h orchestrator.HostStatus) string {
 	var said []string
 	switch {
 	case h.Err != nil:
-		return h.Err.Error()
+		return reason(h.Host, h.Err)
 	case h.Recorded == nil:
 		said = append(said, "never deployed")
 	}
@@ -112,6 +112,11 @@ func notes(h orchestrator.HostStatus) string {
 		said = append(said, fmt.Sprintf("%s by %s since %s", w.Command, w.By, w.Since.Local().Format(time.TimeOnly)))
 	}
 	return strings.Join(said, "; ")
+}
+
+// reason is an error for a line that begins with the host.
+func reason(host string, err error) string {
+	return strings.TrimPrefix(err.Error(), host+": ")
 }
 
 func statusRow(h orchestrator.HostStatus) map[string]any {

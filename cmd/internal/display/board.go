@@ -137,11 +137,13 @@ func reason(e orchestrator.Event) string {
 	if text != "" {
 		text += ": "
 	}
-	return text + clean(without(e.Host, e.Err))
+	return text + clean(cause(e.Host, e.Err))
 }
 
-// without is an error's text where the host stands beside it already.
-func without(host string, err error) string { return strings.TrimPrefix(err.Error(), host+": ") }
+// cause is an error where the host stands already.
+func cause(host string, err error) string {
+	return strings.TrimPrefix(err.Error(), host+": ")
+}
 
 // view draws the board into at most height lines of at most width columns.
 // Hosts that do not fit are counted instead: first those that are done.

@@ -138,7 +138,7 @@ func failureOf(h orchestrator.HostResult, p palette) string {
 	}
 	b.WriteString("\n" + p.paint(stateColour(h.State), title) + "\n")
 	if h.Err != nil {
-		for _, line := range lines(without(h.Host, h.Err)) {
+		for _, line := range lines(cause(h.Host, h.Err)) {
 			b.WriteString("  " + line + "\n")
 		}
 	}
