@@ -32,18 +32,20 @@ func TestAdHocNeedsNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &fleet{Lab: l, t: t, teal: program, state: t.TempDir()}
-	deploy := func(image, page string) ended {
-		args := []string{
-			"deploy", "--json", "--yes", "--on", "root@h1:22", "--app", "hello", "--image", image, "--port", "8080",
-			"--http", "/" + page, "--proxy", "nginx", "--listen", "80", "--version", page,
-		}
-		cmd := f.command(t.Context(), "deploy")
+	teal := func(args ...string) ended {
+		cmd := f.command(t.Context(), args[0])
 		cmd.Args = append(cmd.Args[:1], args...)
-		cmd.Args = append(cmd.Args, "--", "/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/bin")
 		// OpenSSH itself takes the home from the user database, so teal is left
 		// to read the configuration alone, as it does where there is no ssh.
 		cmd.Env = append(cmd.Env, "HOME="+home, "PATH=/nowhere")
 		return f.finish(cmd, nil)
+	}
+	deploy := func(image, page string) ended {
+		return teal(
+			"deploy", "--json", "--yes", "--on", "root@h1:22", "--app", "hello", "--image", image, "--port", "8080",
+			"--http", "/"+page, "--proxy", "nginx", "--listen", "80", "--version", page,
+			"--", "/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/bin",
+		)
 	}
 	first := f.must(deploy(image, "busybox"))
 	if h := first.result.Hosts[0]; h.State != "done" || h.Version != "busybox" {
@@ -51,6 +53,10 @@ func TestAdHocNeedsNoFile(t *testing.T) {
 	}
 	if code := get(t, "http://"+l.Host(1).Addr.String()+"/busybox"); code != 200 {
 		t.Errorf("the public listener answers %d", code)
+	}
+	status := f.must(teal("status", "--json", "--on", "root@h1:22", "--app", "hello"))
+	if !strings.Contains(status.stdout, `"live":"green"`) {
+		t.Errorf("status by the app's name: %s", status.stdout)
 	}
 	bad := deploy(l.Registry().String()+"/none:1", "busybox")
 	f.want(bad, 4)

@@ -178,3 +178,28 @@ func TestInstantRollbackIsWatchedToItsEnd(t *testing.T) {
 	}
 	s.end(t)
 }
+
+func TestWorkerNeedsNoProxy(t *testing.T) {
+	f := newFleet(t, 1, func(text string) string {
+		before, _, _ := strings.Cut(text, "[code]")
+		return before + `[container]
+command = ["/bin/busybox", "sleep", "1000"]
+[test]
+stable = "1s"
+[drain]
+delay = "2s"
+`
+	})
+	f.must(f.run(nil, "deploy", "--version", "1"))
+	first := f.containers(f.Host(1))
+	e := f.must(f.run(nil, "deploy", "--version", "2"))
+	last := f.containers(f.Host(1))
+	if len(first) != 1 || len(last) != 1 || first[0] == last[0] || e.result.Hosts[0].Version != "2" {
+		t.Errorf("containers were %v and are %v, version %s; want another one, of version 2", first, last, e.result.Hosts[0].Version)
+	}
+	f.must(f.run(nil, "rollback"))
+	f.must(f.run(nil, "status"))
+	if again := f.containers(f.Host(1)); len(again) != 1 || again[0] == last[0] {
+		t.Errorf("after a rollback containers are %v, before %v", again, last)
+	}
+}
