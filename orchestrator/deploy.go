@@ -256,7 +256,7 @@ func (r *run) adopt(ctx context.Context) error {
 	if r.command == "plan" {
 		return nil
 	}
-	return r.limits()
+	return r.tooMany()
 }
 
 // resolveCommit asks the repository, once, which commit the ref stands for:
@@ -266,7 +266,7 @@ func (r *run) resolveCommit(ctx context.Context) (string, error) {
 		if h.app.Code == nil {
 			return "", nil
 		}
-		if h.conn == nil {
+		if h.err != nil {
 			continue
 		}
 		return r.source.Resolve(ctx, h.conn)
@@ -297,7 +297,7 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 			}
 		}
 		digest, known := digests[app.Image.Name]
-		if !known && h.conn != nil {
+		if !known && h.conn != nil && h.err == nil { // a host that was lost is not the one to ask
 			if digest, err = r.resolveDigest(ctx, h); err != nil {
 				return nil, err
 			}
@@ -363,14 +363,24 @@ func (r *run) repair(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return r.limits()
+	return r.tooMany()
 }
 
 func (r *run) repairOne(ctx context.Context, h *hostRun, rep Repair) error {
 	switch {
 	case rep.Cancel != nil:
-		return h.lock.Cancel(ctx, rep.Cancel.Release)
+		return h.keep(ctx, rep.Cancel.Release)
 	case rep.Settle != nil:
+		// Its teardown goes on: the run that held it back is dead. That it
+		// is not to come back after a reboot, that run did not get to say.
+		for _, p := range h.plan.view.Record.Pending {
+			if p.Release == rep.Settle.ID {
+				continue
+			}
+			if err := r.setRestart(ctx, h, p.Release, plugins.RestartNever); err != nil {
+				return err
+			}
+		}
 		h.remembers = remember(h.remembers, *rep.Settle, h.app.Keep.Releases)
 		return h.lock.Write(ctx, h.remembers)
 	case rep.Forget:

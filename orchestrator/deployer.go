@@ -34,6 +34,9 @@ type Deployer struct {
 	Emit    func(Event) // called by one goroutine at a time; nil: nobody listens
 	By      string      // who, from where: user@machine
 	PID     int         // of this process, for whoever finds the lock held
+
+	undoing   time.Duration // 0: undoLimit
+	switching time.Duration // 0: switchLimit
 }
 
 // A Request says what a command is about.
@@ -59,13 +62,18 @@ func NewRunID(now time.Time) string {
 	return now.UTC().Format("20060102-150405") + "-" + hex.EncodeToString(b[:])
 }
 
-// each calls f for every element at the same time and returns their errors in
-// order. It bounds the calls so that thousands of hosts cost memory for
-// hundreds.
-func each[T any](items []T, f func(T) error) []error {
-	const atOnce = 256
+// atOnce is how many hosts are worked on at the same time, so that thousands
+// of them cost memory for hundreds.
+const atOnce = 256
+
+// each calls f for every element, many at the same time, and returns their
+// errors in order.
+func each[T any](items []T, f func(T) error) []error { return eachOf(atOnce, items, f) }
+
+// eachOf is each with width calls at the same time.
+func eachOf[T any](width int, items []T, f func(T) error) []error {
 	errs := make([]error, len(items))
-	slots := make(chan struct{}, atOnce)
+	slots := make(chan struct{}, width)
 	var wg sync.WaitGroup
 	for i, item := range items {
 		slots <- struct{}{}

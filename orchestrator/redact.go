@@ -46,9 +46,6 @@ func (r redactor) err(err error) error {
 	if err == nil || r.replacer == nil {
 		return err
 	}
-	if _, already := errors.AsType[*redactedError](err); already {
-		return err
-	}
 	if text := r.text(err.Error()); text != err.Error() {
 		return &redactedError{text: text, err: err}
 	}

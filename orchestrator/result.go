@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/record"
+	"github.com/teal-deploy/teal/plugins"
 )
 
 // result runs body and says how the run ended.
 func (r *run) result(ctx context.Context, body func() error) Result {
-	err := r.redact.err(body())
+	err := body()
 	res := Result{
 		Run: r.id, Command: r.command, Started: r.started, Ended: time.Now(),
 		Outcome: r.outcome(ctx, err),
@@ -27,47 +28,61 @@ func (r *run) result(ctx context.Context, body func() error) Result {
 	if err != nil && !errors.Is(err, errTooMany) {
 		res.Err = r.redact.err(err)
 	}
-	if res.Outcome != OutcomeDone && res.Outcome != OutcomeNothing && r.plan != nil {
-		hctx, cancel := orphan(ctx, hookLimit)
-		defer cancel()
-		if herr := r.hook(hctx, "on_failure", r.hooks.OnFailure); herr != nil {
-			r.say(nil, "", StatusWarning, "%v", herr)
-		}
-	} else if res.Outcome == OutcomeDone {
-		if herr := r.hook(ctx, "after_deploy", r.hooks.AfterDeploy); herr != nil {
-			r.say(nil, "", StatusWarning, "%v", herr)
-		}
-	}
+	r.lastHook(ctx, res.Outcome)
 	return res
 }
 
-// outcome is the one word for how the run ended.
-func (r *run) outcome(ctx context.Context, err error) Outcome {
-	var usage *UsageError
-	var held *record.HeldError
+// lastHook runs the hook that fits the end of a run that came to change
+// something.
+func (r *run) lastHook(ctx context.Context, o Outcome) {
+	name, lines := "on_failure", r.hooks.OnFailure
 	switch {
-	case errors.As(err, &usage):
+	case o == OutcomeNothing || r.plan == nil:
+		return
+	case o == OutcomeDone:
+		name, lines = "after_deploy", r.hooks.AfterDeploy
+	}
+	ctx, cancel := orphan(ctx, hookLimit)
+	defer cancel()
+	if err := r.hook(ctx, name, lines); err != nil {
+		r.say(nil, "", StatusWarning, "%v", err)
+	}
+}
+
+// outcome is the one word for how the run ended. err is what ended it early.
+func (r *run) outcome(ctx context.Context, err error) Outcome {
+	if _, usage := errors.AsType[*UsageError](err); usage {
 		return OutcomeUsage
-	case errors.As(err, &held):
+	}
+	if _, held := errors.AsType[*record.HeldError](err); held {
 		return OutcomeLocked
-	case ctx.Err() != nil:
-		return OutcomeAborted
 	}
 	n := map[HostState]int{}
+	green, bad, lost := 0, 0, 0 // hosts that serve the new release, and of them those that failed or were lost behind the switch
 	for _, h := range r.hosts {
 		n[h.state]++
-		if h.state == Switched && h.err != nil {
-			n[Unreachable]++
+		if !h.onGreen() {
+			continue
+		}
+		green++
+		if errors.Is(h.err, plugins.Lost) {
+			lost++
+		} else if h.err != nil {
+			bad++
 		}
 	}
-	switch stays := n[Switched] + n[Verified] + n[Done]; {
-	case n[Unknown] > 0, r.returned != nil && stays > 0, err != nil && stays > 0 && n[Unreachable] == 0:
+	aborted := err != nil && ctx.Err() != nil && !errors.Is(err, errTooMany)
+	blue := n[Failed] + n[RolledBack] + n[Pending] + n[Ready]
+	switch {
+	case n[Unknown] > 0, bad > 0, err != nil && green > 0 && (blue > 0 || !aborted):
 		return OutcomeMixed
-	case r.returned != nil && n[RolledBack] > 0 && r.settled():
+	case aborted:
+		return OutcomeAborted
+	case r.returned != nil:
 		return OutcomeReturned
 	case n[Failed]+n[RolledBack] > 0:
 		return OutcomeFailed
-	case n[Unreachable] > 0:
+	case n[Unreachable]+lost > 0:
 		return OutcomeUnreachable
 	case err != nil:
 		return OutcomeFailed
@@ -77,22 +92,10 @@ func (r *run) outcome(ctx context.Context, err error) Outcome {
 	return OutcomeDone
 }
 
-// settled reports whether every host that took part had switched, so that it
-// was the verification that failed and not a switch.
-func (r *run) settled() bool {
-	for _, h := range r.hosts {
-		if h.state == Failed && h.result.SwitchAt.IsZero() {
-			return false
-		}
-	}
-	return true
-}
-
 // summary is how the run ended on the host.
 func (h *hostRun) summary() HostResult {
 	res := h.result
 	res.Host, res.State, res.Step, res.Err = h.inv.Name, h.state, h.step, h.err
-	res.Version = ""
 	if h.state == Unreachable && h.plan == nil {
 		return res
 	}
@@ -107,27 +110,37 @@ func (h *hostRun) summary() HostResult {
 }
 
 // writeHistory adds the run to the history of every host that took part, as
-// far as it can still be reached.
-func (r *run) writeHistory(ctx context.Context) {
+// far as it can still be reached. err is what ended the run early.
+func (r *run) writeHistory(ctx context.Context, err error) {
+	aborted := ctx.Err() != nil
 	ctx, cancel := orphan(ctx, 15*time.Second)
 	defer cancel()
 	each(r.hosts, func(h *hostRun) error {
 		if h.plan == nil || h.lock == nil || !h.plan.Deploys() {
 			return nil
 		}
-		to := h.plan.To
-		e := record.Entry{
-			Run: r.id, Command: r.command, Release: to.ID, Version: to.Version, Commit: to.Commit, Digest: to.Image.Digest,
-			By: r.d.By, Start: r.started, End: time.Now(), Result: string(h.state),
-		}
-		if h.err != nil {
-			e.Reason = r.redact.text(h.err.Error())
-		} else if ctx.Err() == nil && h.state == Pending {
-			e.Result = "aborted"
-		}
-		if err := h.lock.Append(ctx, e); err != nil && h.state != Unreachable && h.state != Unknown {
-			r.emit(Event{Host: h.inv.Name, Status: StatusWarning, Text: "the history could not be written", Err: err})
+		if err := h.lock.Append(ctx, r.entry(h, aborted, err)); err != nil && h.lock.Err() == nil {
+			r.warn(h, "", "the history could not be written", err)
 		}
 		return nil
 	})
+}
+
+// entry is how the run ended on the host, for its history.
+func (r *run) entry(h *hostRun, aborted bool, err error) record.Entry {
+	to := h.plan.To
+	e := record.Entry{
+		Run: r.id, Command: r.command, Release: to.ID, Version: to.Version, Commit: to.Commit, Digest: to.Image.Digest,
+		By: r.d.By, Start: r.started, End: time.Now(), Result: string(h.state),
+	}
+	switch {
+	case h.err != nil:
+		err = h.err
+	case aborted && h.state == Pending:
+		e.Result = string(OutcomeAborted)
+	}
+	if err != nil {
+		e.Reason = r.redact.text(err.Error())
+	}
+	return e
 }

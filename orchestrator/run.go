@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,9 +13,6 @@ import (
 	"github.com/teal-deploy/teal/orchestrator/spec"
 	"github.com/teal-deploy/teal/plugins"
 )
-
-// undoLimit bounds how long undoing may take on a host.
-const undoLimit = 90 * time.Second
 
 // A run is one deployment or rollback from its start to its result.
 type run struct {
@@ -37,7 +33,8 @@ type run struct {
 
 	mu       sync.Mutex // of Emit, and of digest
 	digest   string     // that all hosts must have
-	returned error      // why the run took its switch back
+	returned error      // why the run took back a switch that had succeeded
+	dropped  dropped
 }
 
 // A hostRun is how a run stands on one host.
@@ -52,6 +49,7 @@ type hostRun struct {
 	codeDir   string
 	green     []plugins.Container // of the release to be
 	made      bool                // green was made by this run
+	released  bool                // blue's teardown goes on by itself
 	remembers record.State        // what the host has on disk
 	result    HostResult
 }
@@ -99,45 +97,65 @@ func (r *run) say(h *hostRun, step Step, status Status, format string, args ...a
 	r.emit(e)
 }
 
-// errTooMany ends a run when more hosts failed than its limits allow.
-var errTooMany = errors.New("more hosts failed than the rollout allows")
+// warn says what went wrong on a host and does not stop it.
+func (r *run) warn(h *hostRun, step Step, text string, err error) {
+	r.emit(Event{Host: h.inv.Name, Step: step, Status: StatusWarning, Text: text, Err: err})
+}
 
 // carryOut does a stage on every host that takes part, and drops the hosts
-// that fail. It returns an error when the run must not go on.
+// that fail. When too many have failed the others are told to end. It returns
+// an error when the run must not go on.
 func (r *run) carryOut(ctx context.Context, s stage) error {
 	hosts := r.active()
-	if s.first && len(hosts) > 1 {
+	if len(hosts) == 0 {
+		return nil
+	}
+	if s.first {
 		hosts = hosts[:1]
 	}
-	each(hosts, func(h *hostRun) error {
-		hctx, done := h.guard(ctx)
+	width := atOnce
+	if s.waits {
+		width = len(hosts)
+	}
+	sctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	eachOf(width, hosts, func(h *hostRun) error {
+		hctx, done := h.guard(sctx)
 		defer done()
 		if err := s.do(hctx, h); err != nil {
-			r.drop(ctx, hctx, h, s.step, err)
+			r.drop(sctx, hctx, h, s.step, err)
+		}
+		if h.err == nil {
+			return nil
+		}
+		if err := r.tooMany(); err == nil {
+			r.goBackAlone(ctx, h)
+		} else if !s.through {
+			stop(err)
 		}
 		return nil
 	})
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !s.through {
 		return context.Cause(ctx)
 	}
 	if s.first && hosts[0].err != nil {
 		return fmt.Errorf("%w: %s does for all hosts what is done once", errTooMany, hosts[0].inv.Name)
 	}
-	return r.limits()
+	return r.tooMany()
 }
 
 // guard returns a context that also ends when the host's connection or its
 // lock is lost.
 func (h *hostRun) guard(ctx context.Context) (context.Context, func()) {
 	gctx, cancel := context.WithCancelCause(ctx)
-	lost := make(<-chan struct{})
+	ended, lost := h.conn.Done(), make(<-chan struct{})
 	if h.lock != nil {
 		lost = h.lock.Lost()
 	}
 	go func() {
 		select {
 		case <-gctx.Done():
-		case <-h.conn.Done():
+		case <-ended:
 			cancel(&plugins.Error{Host: h.inv.Name, Kind: plugins.Lost, Err: errors.New("the connection is lost")})
 		case <-lost:
 			cancel(&plugins.Error{Host: h.inv.Name, Kind: plugins.Lost, Err: errors.New("the lock is lost")})
@@ -146,72 +164,22 @@ func (h *hostRun) guard(ctx context.Context) (context.Context, func()) {
 	return gctx, func() { cancel(nil) }
 }
 
-// drop notes that a step failed on a host. When the whole run was told to end
-// the host did not fail.
-func (r *run) drop(ctx, hctx context.Context, h *hostRun, step Step, err error) {
-	if ctx.Err() != nil {
-		return
-	}
-	if hctx.Err() != nil {
-		err = context.Cause(hctx)
-	}
-	h.step, h.err = step, r.redact.err(err)
-	if lost := errors.Is(err, plugins.Lost); lost && !h.result.SwitchAt.IsZero() {
-		// The switch is confirmed and written down. What is left the host
-		// does by itself.
-		r.emit(Event{
-			Host: h.inv.Name, Step: step, Status: StatusWarning, Err: err,
-			Text: h.plan.To.Version + " serves; the host goes on without teal",
-		})
-		return
-	} else if lost {
-		h.state = Unreachable
-	} else {
-		h.state = Failed
-	}
-	e := Event{Host: h.inv.Name, Step: step, Status: StatusFailed, Err: err}
-	r.emit(e)
-}
-
-// limits returns an error when more hosts are lost to the run than its
-// rollout allows, counted over the whole run.
-func (r *run) limits() error {
-	failed, unreachable := 0, 0
-	for _, h := range r.hosts {
-		switch h.state {
-		case Failed:
-			failed++
-		case Unreachable:
-			unreachable++
-		default:
-		}
-	}
-	n := len(r.hosts)
-	switch {
-	case failed > r.rollout.MaxFailed.Of(n):
-		return fmt.Errorf("%w: %d of %d, max_failed is %d", errTooMany, failed, n, r.rollout.MaxFailed.Of(n))
-	case unreachable > r.rollout.MaxUnreachable.Of(n):
-		return fmt.Errorf("%w: %d of %d are unreachable, max_unreachable is %d", errTooMany, unreachable, n,
-			r.rollout.MaxUnreachable.Of(n))
-	case failed+unreachable > 0 && len(r.active()) == 0 && !slices.ContainsFunc(r.hosts, func(h *hostRun) bool { return h.state == Skipped }):
-		return fmt.Errorf("%w: no host is left", errTooMany)
-	}
-	return nil
-}
-
 // deploy carries the plan out.
-func (r *run) deploy(ctx context.Context) error {
-	defer r.writeHistory(ctx)
+func (r *run) deploy(ctx context.Context) (err error) {
+	defer func() { r.writeHistory(ctx, err) }()
 	if err := r.hook(ctx, "before_deploy", r.hooks.BeforeDeploy); err != nil {
 		return err
 	}
+	defer r.removeGreen(ctx, true)
 	for _, s := range r.prepare() {
 		if err := r.carryOut(ctx, s); err != nil {
-			r.removeGreen(ctx)
 			return err
 		}
 	}
-	r.removeGreen(ctx) // of hosts that failed within the limits
+	if len(r.active()) == 0 { // those that are left are up to date
+		return nil
+	}
+	r.removeGreen(ctx, false)
 	if err := r.switchAll(ctx); err != nil {
 		return err
 	}
@@ -220,103 +188,12 @@ func (r *run) deploy(ctx context.Context) error {
 	}
 	for _, s := range r.settle() {
 		if err := r.carryOut(ctx, s); err != nil {
-			return r.settleFailed(ctx, s, err)
+			return r.settleFailed(ctx, err)
 		}
 	}
 	for _, h := range r.active() {
 		h.state = Done
 	}
-	return nil
-}
-
-// removeGreen removes what the run made on hosts that have not switched: all
-// of them when the run ends here, else those that failed.
-func (r *run) removeGreen(ctx context.Context) {
-	ending := ctx.Err() != nil || r.limits() != nil
-	var hosts []*hostRun
-	for _, h := range r.hosts {
-		undo := h.state == Failed || h.state == Unreachable || (ending && h.active())
-		if undo && h.made {
-			hosts = append(hosts, h)
-		}
-	}
-	each(hosts, func(h *hostRun) error {
-		ctx, cancel := orphan(ctx, undoLimit)
-		defer cancel()
-		r.undo(ctx, h)
-		return nil
-	})
-}
-
-// undo removes green and its code from a host.
-func (r *run) undo(ctx context.Context, h *hostRun) {
-	if h.state == Unreachable {
-		if err := r.reconnect(ctx, h); err != nil {
-			r.emit(Event{
-				Host: h.inv.Name, Step: StepUndo, Status: StatusWarning, Err: err,
-				Text: "green was left behind; the next deployment removes it",
-			})
-			return
-		}
-	}
-	r.keepLog(ctx, h)
-	var errs []error
-	labels := map[string]string{LabelApp: h.app.Name, LabelRelease: h.plan.To.ID}
-	found, err := h.runtime.List(ctx, h.conn, labels)
-	errs = append(errs, err)
-	for _, c := range found {
-		errs = append(errs, r.removeContainer(ctx, h, c, 0))
-	}
-	if h.app.Code != nil {
-		errs = append(errs, source.Remove(ctx, h.conn, r.d.Store.Dir(h.app.Name), h.plan.To.ID))
-	}
-	if err := errors.Join(errs...); err != nil {
-		r.emit(Event{Host: h.inv.Name, Step: StepUndo, Status: StatusFailed, Err: err})
-		return
-	}
-	h.made, h.green = false, nil
-	r.say(h, StepUndo, StatusDone, "green removed, blue serves on")
-}
-
-func (r *run) removeContainer(ctx context.Context, h *hostRun, c plugins.Container, grace time.Duration) error {
-	if grace > 0 {
-		if err := h.runtime.Stop(ctx, h.conn, c.ID, grace); err != nil {
-			return err
-		}
-	}
-	return h.runtime.Remove(ctx, h.conn, c.ID)
-}
-
-// reconnect makes a new connection to a host whose old one was lost, and
-// takes the lock again, which the host frees within seconds.
-func (r *run) reconnect(ctx context.Context, h *hostRun) error {
-	_ = h.conn.Close()
-	wait := time.NewTicker(time.Second)
-	defer wait.Stop()
-	var err error
-	for {
-		if err = r.reconnectOnce(ctx, h); err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(err, context.Cause(ctx))
-		case <-wait.C:
-		}
-	}
-}
-
-func (r *run) reconnectOnce(ctx context.Context, h *hostRun) error {
-	conn, err := r.d.Dial(ctx, h.inv)
-	if err != nil {
-		return err
-	}
-	lock, err := r.d.Store.Acquire(ctx, conn, h.app.Name, r.owner())
-	if err != nil {
-		_ = conn.Close()
-		return err
-	}
-	h.conn, h.lock = conn, lock
 	return nil
 }
 
@@ -331,8 +208,7 @@ func (r *run) connect(ctx context.Context) error {
 		conn, err := r.d.Dial(ctx, h.inv)
 		if err != nil {
 			if ctx.Err() == nil {
-				h.state, h.step, h.err = Unreachable, StepConnect, err
-				r.emit(Event{Host: h.inv.Name, Step: StepConnect, Status: StatusFailed, Err: err})
+				r.note(h, Unreachable, StepConnect, err)
 			}
 			return nil
 		}
@@ -353,7 +229,7 @@ func (r *run) connect(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return r.limits()
+	return r.tooMany()
 }
 
 // close frees the locks and closes the connections.

@@ -361,7 +361,7 @@ func (r *run) keepLog(ctx context.Context, h *hostRun) {
 	}
 	var out bytes.Buffer
 	if err := logs.Logs(ctx, h.conn, h.green[0].ID, logLines, &out); err != nil {
-		r.emit(Event{Host: h.inv.Name, Step: StepUndo, Status: StatusWarning, Text: "green's log is not to be had", Err: err})
+		r.warn(h, StepUndo, "green's log is not to be had", err)
 		return
 	}
 	for line := range strings.Lines(out.String()) {

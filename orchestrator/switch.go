@@ -1,10 +1,10 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/health"
@@ -41,19 +41,19 @@ func (r *run) layout(h *hostRun) proxy.Layout {
 // switched, those that were go back, unless the rollout says to stop.
 func (r *run) switchAll(ctx context.Context) error {
 	if ctx.Err() != nil { // the last chance to turn around
-		r.removeGreen(ctx)
 		return context.Cause(ctx)
 	}
-	sctx, cancel := orphan(ctx, switchLimit)
+	sctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
 	defer cancel()
 	err := r.carryOut(sctx, r.commit())
-	if err == nil {
-		return nil
+	switch {
+	case err == nil:
+		r.removeGreen(ctx, false)
+	case r.rollout.OnFailure == "rollback":
+		r.goBack(ctx)
+	default:
+		r.letGo(ctx)
 	}
-	if r.rollout.OnFailure == "rollback" {
-		r.goBack(sctx, err)
-	}
-	r.removeGreen(sctx)
 	return err
 }
 
@@ -63,23 +63,41 @@ func (r *run) switchToGreen(ctx context.Context, h *hostRun) error {
 	to := h.plan.To
 	to.At = time.Now()
 	r.say(h, StepSwitch, StatusStarted, "to %s", to.Slot)
-	if h.plan.Instant {
-		// Blue of the last deployment serves again: its teardown must be off
-		// for certain before anything else.
-		if err := h.lock.Cancel(ctx, to.ID); err != nil {
-			return err
-		}
-	}
-	took, err := r.route(ctx, h, to, h.plan.From)
+	took, err := r.tryToSwitch(ctx, h, to)
 	if err != nil {
-		if errors.Is(err, proxy.ErrUnknown) || errors.Is(err, plugins.Lost) || ctx.Err() != nil {
-			return r.settleUnknown(ctx, h, to, err)
+		known := ctx.Err() == nil && !errors.Is(err, proxy.ErrUnknown) && !errors.Is(err, plugins.Lost) && !errors.Is(err, errUnwritten)
+		if !known {
+			r.settleUnknown(ctx, h, to, err)
+			return nil
 		}
-		return err
+		return errors.Join(err, r.condemnAgain(ctx, h))
 	}
 	h.switched(to, took)
 	r.say(h, StepSwitch, StatusDone, "%s serves from %s, switched in %s", to.Version, to.Slot, took.Round(100*time.Microsecond))
 	return nil
+}
+
+func (r *run) tryToSwitch(ctx context.Context, h *hostRun, to record.Release) (time.Duration, error) {
+	if h.plan.Instant {
+		// Blue of the last deployment serves again: its teardown must be off
+		// for certain before anything else.
+		if err := h.lock.Cancel(ctx, to.ID); err != nil {
+			return 0, err
+		}
+	}
+	return r.route(ctx, h, to, h.plan.From)
+}
+
+// condemnAgain arms the teardown again that an instant return which did not
+// come about has cancelled.
+func (r *run) condemnAgain(ctx context.Context, h *hostRun) error {
+	if !h.plan.Instant || h.plan.From == nil {
+		return nil
+	}
+	if err := r.arm(ctx, h, &h.plan.To, *h.plan.From); err != nil {
+		return err
+	}
+	return h.lock.Let(ctx, h.plan.To.ID)
 }
 
 func (h *hostRun) switched(to record.Release, took time.Duration) {
@@ -88,8 +106,14 @@ func (h *hostRun) switched(to record.Release, took time.Duration) {
 	h.plan.To = to
 }
 
+// errUnwritten says that a switch has happened and could not be written down.
+// The intent stands on the host: whoever looks next understands it.
+var errUnwritten = errors.New("it serves, and could not be written down")
+
 // route makes next serve in place of last, and arms the teardown of last. It
-// is one way for a switch, a rollback and the return after a failure.
+// is one way for a switch, a rollback and the return after a failure. When it
+// fails last serves, unless the error is errUnwritten, proxy.ErrUnknown or of
+// kind plugins.Lost.
 func (r *run) route(ctx context.Context, h *hostRun, next record.Release, last *record.Release) (time.Duration, error) {
 	before := h.remembers
 	intent := before
@@ -100,7 +124,7 @@ func (r *run) route(ctx context.Context, h *hostRun, next record.Release, last *
 	undo := func(err error) error { // nothing was switched
 		var errs []error
 		if last != nil {
-			errs = append(errs, h.lock.Cancel(ctx, last.ID))
+			errs = append(errs, h.keep(ctx, last.ID))
 		}
 		errs = append(errs, h.lock.Write(ctx, before))
 		return errors.Join(append([]error{err}, errs...)...)
@@ -123,11 +147,14 @@ func (r *run) route(ctx context.Context, h *hostRun, next record.Release, last *
 	}
 	took := time.Since(began)
 	h.remembers = remember(before, next, h.app.Keep.Releases)
-	return took, h.lock.Write(ctx, h.remembers)
+	if err := h.lock.Write(ctx, h.remembers); err != nil {
+		return took, fmt.Errorf("%w: %w", errUnwritten, err)
+	}
+	return took, nil
 }
 
 // setRestart changes the restart policy of a release's containers, where the
-// runtime can.
+// runtime can. One that shall not come back may be gone.
 func (r *run) setRestart(ctx context.Context, h *hostRun, release string, policy plugins.RestartPolicy) error {
 	rs, ok := h.runtime.(plugins.RestartPolicySetter)
 	if !ok {
@@ -138,7 +165,8 @@ func (r *run) setRestart(ctx context.Context, h *hostRun, release string, policy
 		return err
 	}
 	for _, c := range found {
-		if err := rs.SetRestartPolicy(ctx, h.conn, c.ID, policy); err != nil {
+		err := rs.SetRestartPolicy(ctx, h.conn, c.ID, policy)
+		if err != nil && (policy != plugins.RestartNever || !errors.Is(err, plugins.NotFound)) {
 			return err
 		}
 	}
@@ -196,46 +224,60 @@ func (r *run) condemned(ctx context.Context, h *hostRun, release record.Release)
 
 // settleUnknown finds out what serves after a switch whose outcome is not
 // known: it connects again and reads, before it decides anything.
-func (r *run) settleUnknown(ctx context.Context, h *hostRun, to record.Release, cause error) error {
-	r.emit(Event{Host: h.inv.Name, Step: StepSwitch, Status: StatusWarning, Text: "reading what serves", Err: cause})
-	unknown := func(err error) error {
-		h.state, h.step = Unknown, StepSwitch
-		h.err = r.redact.err(errors.Join(cause, err))
-		r.emit(Event{Host: h.inv.Name, Step: StepSwitch, Status: StatusFailed, Text: "it is not known what serves", Err: h.err})
-		return nil
-	}
-	rctx, cancel := orphan(ctx, switchLimit)
+func (r *run) settleUnknown(ctx context.Context, h *hostRun, to record.Release, cause error) {
+	r.warn(h, StepSwitch, "reading what serves", cause)
+	ctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
 	defer cancel()
-	if err := r.reconnect(rctx, h); err != nil {
-		return unknown(err)
+	serving, err := r.lookAgain(ctx, h)
+	if err != nil {
+		r.note(h, Unknown, StepSwitch, fmt.Errorf("it is not known what serves: %w", errors.Join(cause, err)))
+		return
 	}
-	view := r.d.observe(rctx, &h.host)
-	switch {
-	case view.Err != nil:
-		return unknown(view.Err)
-	case h.proxy != nil && view.Proxy.Disk != view.Proxy.Live:
-		return unknown(errors.New(view.Proxy.Problem))
+	if serving == nil || serving.ID != to.ID {
+		r.note(h, Failed, StepSwitch, errors.Join(cause, r.strikeOut(ctx, h)))
+		return
+	}
+	h.switched(to, 0)
+	h.remembers = remember(h.remembers, to, h.app.Keep.Releases)
+	err = h.lock.Write(ctx, h.remembers)
+	if err == nil {
+		// The order stands, but nobody holds it back: it belongs to the lock
+		// that is lost.
+		err = r.arm(ctx, h, h.plan.From, to)
+	}
+	if err != nil {
+		r.note(h, Switched, StepSwitch, err)
+		return
+	}
+	r.say(h, StepSwitch, StatusDone, "%s serves from %s, as a new connection found", to.Version, to.Slot)
+}
+
+// lookAgain reads over a new connection what serves.
+func (r *run) lookAgain(ctx context.Context, h *hostRun) (*record.Release, error) {
+	if err := r.reconnect(ctx, h); err != nil {
+		return nil, err
+	}
+	view := r.d.observe(ctx, &h.host)
+	if err := view.Err; err != nil {
+		return nil, err
+	}
+	if err := trustworthy(view); err != nil {
+		return nil, err
 	}
 	if s := view.Record.State; s != nil {
 		h.remembers = *s
 	}
-	serving := view.serving()
-	if serving == nil || serving.ID != to.ID {
-		h.remembers.Switching = nil
-		var errs []error
-		if h.plan.From != nil {
-			errs = append(errs, h.lock.Cancel(rctx, h.plan.From.ID))
-		}
-		errs = append(errs, h.lock.Write(rctx, h.remembers))
-		return errors.Join(append([]error{cause}, errs...)...)
+	return view.serving(), nil
+}
+
+// strikeOut takes back what was prepared for a switch that did not happen.
+func (r *run) strikeOut(ctx context.Context, h *hostRun) error {
+	h.remembers.Switching = nil
+	var errs []error
+	if h.plan.From != nil {
+		errs = append(errs, h.keep(ctx, h.plan.From.ID))
 	}
-	h.remembers = remember(h.remembers, to, h.app.Keep.Releases)
-	if err := h.lock.Write(rctx, h.remembers); err != nil {
-		return unknown(err)
-	}
-	h.switched(to, 0)
-	r.say(h, StepSwitch, StatusDone, "%s serves from %s, as a new connection found", to.Version, to.Slot)
-	return nil
+	return errors.Join(append(errs, h.lock.Write(ctx, h.remembers), r.condemnAgain(ctx, h))...)
 }
 
 // verify sends a request through the public listener.
@@ -252,183 +294,20 @@ func (r *run) verify(ctx context.Context, h *hostRun) error {
 	return nil
 }
 
-// releaseBlue lets go of the armed teardown: from here on the host removes
-// blue by itself.
-func (r *run) releaseBlue(ctx context.Context, h *hostRun) error {
-	if h.plan.From == nil {
-		return nil
-	}
-	r.say(h, StepTeardown, StatusStarted, "%s leaves %s in %s at the earliest", h.plan.From.Version, h.plan.From.Slot, h.app.Drain.Delay)
-	if err := r.setRestart(ctx, h, h.plan.From.ID, plugins.RestartNever); err != nil {
-		return err
-	}
-	if err := h.lock.Let(ctx, h.plan.From.ID); err != nil {
-		return err
-	}
-	if err := r.pruneCode(ctx, h); err != nil { // space, not safety
-		r.emit(Event{Host: h.inv.Name, Step: StepTeardown, Status: StatusWarning, Text: "old code was not removed", Err: err})
-	}
-	return nil
-}
-
-// watchGreen goes on testing green until blue is gone, or stays only because
-// somebody is still connected to it.
-func (r *run) watchGreen(ctx context.Context, h *hostRun) error {
-	if h.plan.From == nil {
-		return nil
-	}
-	if r.req.Detach {
-		return r.leaveBlue(ctx, h)
-	}
-	wctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	sick := make(chan error, 1)
-	go func() { sick <- health.Watch(wctx, r.subject(h), h.app.Test) }()
-	gone := make(chan error, 1)
-	go func() { gone <- r.awaitBlue(wctx, h) }()
-	select {
-	case err := <-sick:
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return err
-	case err := <-gone:
-		return err
-	}
-}
-
-// awaitBlue waits until blue's containers are gone.
-func (r *run) awaitBlue(ctx context.Context, h *hostRun) error {
-	from := h.plan.From
-	patience := time.NewTimer(h.app.Drain.Delay + h.app.Container.StopGrace + 5*time.Second)
-	defer patience.Stop()
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		found, err := h.runtime.List(ctx, h.conn, map[string]string{LabelApp: h.app.Name, LabelRelease: from.ID})
-		if err != nil {
-			return err
-		}
-		if len(found) == 0 {
-			h.result.BlueGone = time.Now()
-			r.say(h, StepTeardown, StatusDone, "%s is gone, %s after the switch", from.Version, tidy(time.Since(h.result.SwitchAt)))
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-patience.C:
-			return r.leaveBlue(ctx, h)
-		case <-tick.C:
-		}
-	}
-}
-
-// leaveBlue ends the watch while blue still has connections: the host removes
-// it when they end.
-func (r *run) leaveBlue(ctx context.Context, h *hostRun) error {
-	o, err := r.d.Store.Observe(ctx, h.conn, h.app.Name)
-	if err != nil {
-		return err
-	}
-	h.result.Teardown = pendingText(o.Pending)
-	r.say(h, StepTeardown, StatusDone, "%s", h.result.Teardown)
-	return nil
-}
-
-// pendingText says what is still to be removed and when.
-func pendingText(pending []record.Pending) string {
-	text := ""
-	for _, p := range pending {
-		due, latest := leaves(&p)
-		if text != "" {
-			text += "; "
-		}
-		text += fmt.Sprintf("%s leaves %s ", p.Release, p.Slot)
-		if p.Connections == 0 || time.Now().Before(due) {
-			text += "from " + due.Format(time.TimeOnly) + " on"
-		} else {
-			text += fmt.Sprintf("when its %s, at the latest at %s", endOf(p.Connections), latest.Format(time.TimeOnly))
-		}
-	}
-	return text
-}
-
-func endOf(connections int) string {
-	if connections == 1 {
-		return "connection ends"
-	}
-	return count(connections, "connection") + " end"
-}
-
-// settleFailed decides what follows when something failed after the switch.
-func (r *run) settleFailed(ctx context.Context, s stage, err error) error {
-	sctx, cancel := orphan(ctx, switchLimit)
-	defer cancel()
-	if ctx.Err() != nil { // told to end: all that is left, the hosts do by themselves
+// settleFailed decides what follows when something failed after the switch,
+// or when the run was told to end.
+func (r *run) settleFailed(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil: // all that is left, the hosts do by themselves
+		r.letGo(ctx)
 		for _, h := range r.active() {
-			if s.step == StepSwitch {
-				if lerr := r.releaseBlue(sctx, h); lerr != nil {
-					r.emit(Event{Host: h.inv.Name, Step: StepTeardown, Status: StatusWarning, Err: lerr})
-				}
-			}
 			h.state = Done
 		}
-		return err
-	}
-	if r.rollout.OnFailure == "rollback" {
-		r.goBack(sctx, err)
+	case r.rollout.OnFailure == "rollback":
+		r.returned = err
+		r.goBack(ctx)
+	default:
+		r.letGo(ctx)
 	}
 	return err
-}
-
-// goBack switches every host that this run switched back to blue, which the
-// run has kept alive.
-func (r *run) goBack(ctx context.Context, cause error) {
-	r.returned = cause
-	hosts := slices.DeleteFunc(slices.Clone(r.hosts), func(h *hostRun) bool { return h.result.SwitchAt.IsZero() })
-	each(hosts, func(h *hostRun) error {
-		if err := r.goBackOn(ctx, h); err != nil {
-			h.state = Unknown
-			if h.err == nil {
-				h.step, h.err = StepUndo, r.redact.err(err)
-			}
-			r.emit(Event{Host: h.inv.Name, Step: StepUndo, Status: StatusFailed, Text: "could not go back to blue", Err: err})
-		}
-		return nil
-	})
-}
-
-func (r *run) goBackOn(ctx context.Context, h *hostRun) error {
-	from, to := h.plan.From, h.plan.To
-	if from == nil {
-		h.state = Switched
-		r.say(h, StepUndo, StatusWarning, "there is no blue to go back to: this is the first release, and it serves on")
-		return nil
-	}
-	select {
-	case <-h.conn.Done():
-		if err := r.reconnect(ctx, h); err != nil {
-			return err
-		}
-	default:
-	}
-	r.keepLog(ctx, h)
-	if err := h.lock.Cancel(ctx, from.ID); err != nil {
-		return err
-	}
-	if _, err := r.route(ctx, h, *from, &to); err != nil {
-		return err
-	}
-	h.state = RolledBack
-	r.say(h, StepUndo, StatusDone, "%s serves again from %s", from.Version, from.Slot)
-	// What failed is no release to go back to.
-	h.remembers.Kept = slices.DeleteFunc(h.remembers.Kept, func(k record.Release) bool { return k.ID == to.ID })
-	if err := h.lock.Write(ctx, h.remembers); err != nil {
-		return err
-	}
-	if err := r.setRestart(ctx, h, to.ID, plugins.RestartNever); err != nil {
-		return err
-	}
-	return h.lock.Let(ctx, to.ID)
 }

@@ -153,6 +153,11 @@ func command(scripts []string, args ...string) *plugins.Command {
 // to every host, and few bytes matter there.
 func compact(scripts []string) string {
 	var b strings.Builder
+	size := 0
+	for _, script := range scripts {
+		size += len(script)
+	}
+	b.Grow(size)
 	for _, script := range scripts {
 		for line := range strings.Lines(script) {
 			if line = strings.TrimLeft(line, " \n"); line != "" && line[0] != '#' {

@@ -38,7 +38,7 @@ for order in "$dir"/pending/*/order; do
   decision=
   [ -h "$folder/decision" ] && decision=$(readlink "$folder/decision")
   [ "$decision" = cancel ] && continue
-  sed -n '1s/^#/pending /p' "$order"
+  sed -n '1s/^#/pending /p' "$order" 2>/dev/null || continue # it is through
   [ "$decision" = stop ] && echo stopping
   [ -e "$folder/released" ] && echo released
   taken "$folder/process" && echo running
