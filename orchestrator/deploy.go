@@ -166,7 +166,7 @@ func (r *run) resolveSecrets(ctx context.Context, app spec.App) error {
 	for _, name := range slices.Sorted(maps.Keys(app.Container.Secrets)) {
 		v, err := app.Container.Secrets[name].Resolve(ctx, r.req.File.Dir())
 		if err != nil {
-			errs = append(errs, fmt.Errorf("container.secrets.%s: %w", name, err))
+			errs = append(errs, r.req.File.Problem("container.secrets."+name, err.Error(), ""))
 			continue
 		}
 		r.secrets[name] = v
@@ -175,7 +175,7 @@ func (r *run) resolveSecrets(ctx context.Context, app spec.App) error {
 	if s := app.Image.Password; s != nil {
 		v, err := s.Resolve(ctx, r.req.File.Dir())
 		if err != nil {
-			errs = append(errs, fmt.Errorf("image.password: %w", err))
+			errs = append(errs, r.req.File.Problem("image.password", err.Error(), ""))
 		}
 		r.auth = &plugins.Auth{Username: app.Image.Username, Password: v}
 		values = append(values, v)
@@ -297,7 +297,7 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 			}
 		}
 		digest, known := digests[app.Image.Name]
-		if !known && h.err == nil { // a host that was lost is not the one to ask
+		if !known && h.conn != nil && h.err == nil { // a host that was lost is not the one to ask
 			if digest, err = r.resolveDigest(ctx, h); err != nil {
 				return nil, err
 			}

@@ -306,7 +306,7 @@ func (p *Plan) String() string {
 func (p *HostPlan) print(b *strings.Builder) {
 	switch {
 	case p.Err != nil:
-		fmt.Fprintf(b, " cannot be deployed to: %v\n", p.Err)
+		fmt.Fprintf(b, " cannot be deployed to: %s\n", strings.TrimPrefix(p.Err.Error(), p.Host.Name+": "))
 		return
 	case !p.Changes():
 		fmt.Fprintf(b, " up to date, %s serves from %s\n", p.From.Version, p.From.Slot)

@@ -290,3 +290,50 @@ func TestLayoutIsOnLoopback(t *testing.T) {
 		t.Errorf("layout = %+v", l)
 	}
 }
+
+func TestAppThatIsOnlyNamedIsWhatTheHostRemembers(t *testing.T) {
+	file, err := spec.Named("shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nginx := struct{ proxy.Proxy }{}
+	d := Deployer{Proxy: func(kind string) (proxy.Proxy, error) {
+		if kind != "nginx" {
+			t.Errorf("a proxy %q was asked for", kind)
+		}
+		return nginx, nil
+	}}
+	other := testRelease("r1", "1", proxy.Blue)
+	other.App.Runtime = "mine"
+	release := testRelease("r1", "1", proxy.Blue)
+	tests := []struct {
+		name    string
+		state   *record.State
+		want    spec.App
+		proxied bool
+		err     string
+	}{
+		{"nothing", nil, file.App(), false, ""},
+		{"no release", &record.State{}, file.App(), false, ""},
+		{"what serves", &record.State{Active: &release}, release.App, true, ""},
+		{"what was about to serve", &record.State{Switching: &release}, release.App, true, ""},
+		{"another runtime", &record.State{Active: &other}, file.App(), false, "only an app file can describe that"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := d.newRun("status", Request{File: file, Hosts: []inventory.Host{{Name: "web1"}}})
+			h := &r.hosts[0].host
+			h.app = file.App()
+			err := d.recall(h, tt.state)
+			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("error %v, want %q", err, tt.err)
+			}
+			if diff := cmp.Diff(tt.want, h.app); diff != "" {
+				t.Errorf("app (-want +got):\n%s", diff)
+			}
+			if (h.proxy != nil) != tt.proxied {
+				t.Errorf("proxy %v", h.proxy)
+			}
+		})
+	}
+}

@@ -255,7 +255,7 @@ func (d *Deployer) newRun(command string, req Request) *run {
 	now := time.Now()
 	r := &run{d: d, req: req, id: cmp.Or(req.Run, NewRunID(now)), command: command, started: now}
 	for _, h := range req.Hosts {
-		r.hosts = append(r.hosts, &hostRun{host: host{inv: h}, state: Pending})
+		r.hosts = append(r.hosts, &hostRun{host: host{inv: h, named: req.File.NameOnly()}, state: Pending})
 	}
 	return r
 }

@@ -1,7 +1,9 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -82,6 +84,7 @@ type host struct {
 	lock    *record.Lock // nil for commands that only look
 	runtime plugins.Runtime
 	proxy   proxy.Proxy // nil for an app without one
+	named   bool        // app is a name; the rest is what the host remembers
 }
 
 // observe looks at everything on the host once: one command, one list of
@@ -91,6 +94,10 @@ func (d *Deployer) observe(ctx context.Context, h *host) HostView {
 	if v.Record, v.Err = d.Store.Observe(ctx, h.conn, h.app.Name); v.Err != nil {
 		return v
 	}
+	if v.Err = d.recall(h, v.Record.State); v.Err != nil {
+		return v
+	}
+	v.App = h.app
 	if v.Runtime, v.Err = h.runtime.Probe(ctx, h.conn); v.Err != nil {
 		return v
 	}
@@ -102,6 +109,26 @@ func (d *Deployer) observe(ctx context.Context, h *host) HostView {
 		v.Proxy, v.Err = h.proxy.Observe(ctx, h.conn, d.layout(h.app, h.inv.Name, v.Record.State.Ports))
 	}
 	return v
+}
+
+// recall takes over, for an app that is only named, how the host remembers it.
+func (d *Deployer) recall(h *host, s *record.State) (err error) {
+	if !h.named || s == nil {
+		return nil
+	}
+	last := cmp.Or(s.Active, s.Switching)
+	if last == nil {
+		return nil
+	}
+	if last.App.Runtime != h.app.Runtime {
+		return &plugins.Error{Op: "recall " + h.app.Name, Host: h.inv.Name, Kind: plugins.Unsupported, Err: fmt.Errorf(
+			"its containers are those of the runtime %s, and only an app file can describe that", last.App.Runtime)}
+	}
+	h.app = last.App
+	if h.app.Proxy != nil {
+		h.proxy, err = d.Proxy(h.app.Proxy.Type)
+	}
+	return err
 }
 
 // layout is what the proxy's configuration shall hold for an app on a host

@@ -24,7 +24,8 @@ const (
 
 func (k Kind) Error() string { return string(k) }
 
-// An Error says what failed, where and why. Empty parts are not printed.
+// An Error says what failed, where and why. Empty parts are not printed, and
+// neither is the host again when the cause begins with it.
 type Error struct {
 	Op   string // what was tried: "pull registry.example.com/shop:1"
 	Host string
@@ -41,7 +42,11 @@ func (e *Error) Error() string {
 	}
 	switch {
 	case e.Err != nil:
-		parts = append(parts, e.Err.Error())
+		cause := e.Err.Error()
+		if e.Host != "" {
+			cause = strings.TrimPrefix(cause, e.Host+": ")
+		}
+		parts = append(parts, cause)
 	case e.Kind != "":
 		parts = append(parts, string(e.Kind))
 	}

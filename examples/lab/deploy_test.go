@@ -65,8 +65,12 @@ func TestFiftySwitchesUnderLoadLoseNothing(t *testing.T) {
 }
 
 func TestBlueLeavesOnTime(t *testing.T) {
-	f := newFleet(t, 1, nil)
+	env := func(mode string) func(string) string {
+		return replace("[container]", "[container]\nenv = { MODE = \""+mode+"\" }")
+	}
+	f := newFleet(t, 1, env("old"))
 	f.deploy("1")
+	f.edit(env("new"))
 	e := f.deploy("2")
 	h := e.result.Hosts[0]
 	if after := h.BlueGoneAt.Sub(h.SwitchedAt); after < 10*time.Second || after > 14*time.Second {
@@ -92,10 +96,14 @@ func TestBlueLeavesOnTime(t *testing.T) {
 		t.Errorf("after a plan %s serves, want 2", got)
 	}
 
-	// Back to a release whose container is gone: it is made again.
+	// Back to a release whose container is gone: it is made again, as it was.
 	back := f.must(f.run(nil, "rollback"))
 	if got := f.serves(f.Host(1)); got != "1" || back.result.Version != "1" {
 		t.Errorf("after a rollback %s serves, want 1", got)
+	}
+	got, err := f.Host(1).Exec(t.Context(), "sh", "-c", `docker inspect -f '{{range .Config.Env}}{{println .}}{{end}}' `+f.containers(f.Host(1))[0])
+	if err != nil || !strings.Contains(got, "MODE=old\n") {
+		t.Errorf("the environment of release 1 did not come back: %s (%v)", got, err)
 	}
 	status := f.must(f.run(nil, "status"))
 	for _, want := range []string{`"version":"1"`, `"disk":"green"`, `"live":"green"`} {
@@ -106,6 +114,28 @@ func TestBlueLeavesOnTime(t *testing.T) {
 	history := f.must(f.run(nil, "history"))
 	if n := strings.Count(history.stdout, `"result":"done"`); n != 3 {
 		t.Errorf("history has %d runs that are done, want 3: %s", n, history.stdout)
+	}
+}
+
+func TestOpenConnectionsEndWithDrainMax(t *testing.T) {
+	f := newFleet(t, 1, func(text string) string {
+		return strings.Replace(quick(text), `max = "2m"`, `max = "8s"`, 1)
+	})
+	f.deploy("1")
+	s := f.stress(map[load.Class]int{load.Download: 1, load.WebSocket: 1}, time.Minute, func(c *load.Config) { c.Transfer = 40 * time.Second })
+	time.Sleep(2 * time.Second)
+	at := f.deploy("2", "--detach").result.Hosts[0].SwitchedAt
+	for time.Since(at) < 7*time.Second {
+		if _, failed := s.rec.Count(); failed > 0 || len(f.containers(f.Host(1))) != 2 {
+			t.Fatalf("%s after the switch an open connection was cut, or blue is gone", time.Since(at))
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	f.eventually(8*time.Second+10*time.Second+4*time.Second, "blue is gone after drain.max and its grace", func() bool {
+		return len(f.containers(f.Host(1))) == 1
+	})
+	if got := f.serves(f.Host(1)); got != "2" {
+		t.Errorf("%s serves, want 2", got)
 	}
 }
 
@@ -147,4 +177,29 @@ func TestInstantRollbackIsWatchedToItsEnd(t *testing.T) {
 		t.Errorf("containers are %v, want the one that serves", got)
 	}
 	s.end(t)
+}
+
+func TestWorkerNeedsNoProxy(t *testing.T) {
+	f := newFleet(t, 1, func(text string) string {
+		before, _, _ := strings.Cut(text, "[code]")
+		return before + `[container]
+command = ["/bin/busybox", "sleep", "1000"]
+[test]
+stable = "1s"
+[drain]
+delay = "2s"
+`
+	})
+	f.must(f.run(nil, "deploy", "--version", "1"))
+	first := f.containers(f.Host(1))
+	e := f.must(f.run(nil, "deploy", "--version", "2"))
+	last := f.containers(f.Host(1))
+	if len(first) != 1 || len(last) != 1 || first[0] == last[0] || e.result.Hosts[0].Version != "2" {
+		t.Errorf("containers were %v and are %v, version %s; want another one, of version 2", first, last, e.result.Hosts[0].Version)
+	}
+	f.must(f.run(nil, "rollback"))
+	f.must(f.run(nil, "status"))
+	if again := f.containers(f.Host(1)); len(again) != 1 || again[0] == last[0] {
+		t.Errorf("after a rollback containers are %v, before %v", again, last)
+	}
 }

@@ -62,6 +62,9 @@ func TestBadReleasesLeaveBlueServing(t *testing.T) {
 					if h.Step != tt.step || h.Error == "" {
 						t.Errorf("%s failed in %q with %q, want step %q", h.Host, h.Step, h.Error, tt.step)
 					}
+					if ran := tt.step == "install" || tt.step == "test"; ran && len(h.Log) == 0 {
+						t.Errorf("the report has no line of what green wrote on %s", h.Host)
+					}
 				}
 				if got := f.serves(f.Host(i + 1)); got != "good" {
 					t.Errorf("%s serves, want good", got)

@@ -259,12 +259,15 @@ type stress struct {
 	done   chan error
 }
 
-// stress puts clients of every class on all hosts.
-func (f *fleet) stress(clients map[load.Class]int, limit time.Duration) *stress {
+// stress puts clients on all hosts.
+func (f *fleet) stress(clients map[load.Class]int, limit time.Duration, change ...func(*load.Config)) *stress {
 	f.t.Helper()
 	c := load.Config{Net: f.Network(), Clients: clients, Duration: limit, Transfer: 3 * time.Second}
 	for _, h := range f.Hosts() {
 		c.Hosts = append(c.Hosts, load.Host{Name: h.Name, Addr: netip.AddrPortFrom(h.Addr, 80)})
+	}
+	for _, edit := range change {
+		edit(&c)
 	}
 	ctx, cancel := context.WithCancel(f.t.Context())
 	s := &stress{rec: &load.Recorder{}, cancel: cancel, done: make(chan error, 1)}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/teal-deploy/teal/orchestrator/health"
@@ -19,11 +20,11 @@ import (
 type dialed struct {
 	plugins.Host
 	addr string
-	got  *string
+	got  *atomic.Value // a string
 }
 
 func (d dialed) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	*d.got = address
+	d.got.Store(address)
 	return d.Host.DialContext(ctx, network, d.addr)
 }
 
@@ -46,11 +47,11 @@ func TestVerifyAsksTheHostsOwnListener(t *testing.T) {
 			if testing.Short() && tt.err != "" {
 				t.Skip("a wrong answer is tried for ten seconds")
 			}
-			var got string
+			var got atomic.Value
 			h := dialed{plugintest.Local("web1"), server.Listener.Addr().String(), &got}
 			err := health.Verify(t.Context(), h, spec.Verify{HTTP: tt.url, Status: []int{200}, Body: tt.body})
-			if got != tt.dialed {
-				t.Errorf("dialed %s, want %s", got, tt.dialed)
+			if got.Load() != tt.dialed {
+				t.Errorf("dialed %v, want %s", got.Load(), tt.dialed)
 			}
 			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("err = %v, want %q", err, tt.err)

@@ -1,18 +1,15 @@
 package remote
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/keys"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -21,17 +18,17 @@ import (
 // leads somewhere only while that command runs.
 type forwardedAgent struct {
 	mu      sync.Mutex
-	ring    signingAgent // nil: nothing
-	granted bool         // the host has made its socket
+	ring    keys.Lent // nil: nothing
+	granted bool      // the host has made its socket
 }
 
-func (f *forwardedAgent) set(ring signingAgent) {
+func (f *forwardedAgent) set(ring keys.Lent) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ring = ring
 }
 
-func (f *forwardedAgent) current() signingAgent {
+func (f *forwardedAgent) current() keys.Lent {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.ring
@@ -49,8 +46,8 @@ func (c *Conn) RunWithAgent(ctx context.Context, cmd *plugins.Command, identitie
 		return c.fail(ctx, op, plugins.Unavailable, err)
 	}
 	defer free()
-	own := openAgent(ctx, c.settings.agentSocket)
-	defer own.close()
+	own := keys.OpenAgent(ctx, c.settings.AgentSocket)
+	defer own.Close()
 	ring, err := c.agentFor(ctx, own, identities)
 	if err != nil {
 		return c.fail(ctx, op, plugins.Denied, err)
@@ -61,31 +58,27 @@ func (c *Conn) RunWithAgent(ctx context.Context, cmd *plugins.Command, identitie
 }
 
 // agentFor returns the agent that a command gets.
-func (c *Conn) agentFor(ctx context.Context, own *agentConn, identities []string) (signingAgent, error) {
-	ring := &keyring{
-		agent: own, hold: func() func() { return func() {} }, decrypt: c.dialer.decrypter(ctx),
+func (c *Conn) agentFor(ctx context.Context, own *keys.Agent, identities []string) (keys.Lent, error) {
+	ring := &keys.Ring{
+		Agent: own, Hold: func() func() { return func() {} }, Decrypt: c.dialer.keys.Decrypter(ctx, c.dialer.Passphrase),
 	}
 	if len(identities) == 0 {
-		if own.conn == nil && own.err == nil {
+		if c.settings.AgentSocket == "" {
 			return nil, errors.New("no agent runs here: start ssh-agent and ssh-add a key, or name key files")
 		}
-		ring.addAgent()
+		ring.AddAgent()
 	}
-	x, err := newExpander(c.settings)
-	if err != nil {
-		return nil, err
-	}
-	files, err := x.paths(identities)
+	files, err := c.settings.ExpandPaths(identities)
 	if err != nil {
 		return nil, err
 	}
 	for _, file := range files {
-		ring.addFile(file, true)
+		ring.AddFile(file, true)
 	}
-	if len(ring.locked) > 0 {
-		return nil, fmt.Errorf("no use of %s", strings.Join(ring.locked, ", "))
+	if len(ring.Locked) > 0 {
+		return nil, fmt.Errorf("no use of %s", strings.Join(ring.Locked, ", "))
 	}
-	return signingAgent(ring.keys), nil
+	return keys.Lent(ring.Keys), nil
 }
 
 // requestAgent asks the host for its end of the agent. sshd says yes once a
@@ -115,101 +108,8 @@ func (c *Conn) serveAgent() {
 		}
 		go ssh.DiscardRequests(reqs)
 		go func() {
-			_ = ring.serve(ch) // an error is the end of that program's questions
+			_ = ring.Serve(ch) // an error is the end of that program's questions
 			_ = ch.Close()
 		}()
 	}
-}
-
-// The messages of the agent's protocol that mean something here.
-const (
-	agentFailure   = 5
-	agentList      = 11
-	agentListed    = 12
-	agentSign      = 13
-	agentSigned    = 14
-	agentMaxLength = 256 << 10
-
-	agentFlagSHA256 = 2
-	agentFlagSHA512 = 4
-)
-
-// A signingAgent can list its keys and sign with them, nothing else. It is
-// served here, because the library's server writes a log of its own.
-type signingAgent []key
-
-// serve answers questions until the asker has no more.
-func (a signingAgent) serve(rw io.ReadWriter) error {
-	for {
-		var length uint32
-		if err := binary.Read(rw, binary.BigEndian, &length); err != nil {
-			return err
-		}
-		if length == 0 || length > agentMaxLength {
-			return fmt.Errorf("a question of %d bytes", length)
-		}
-		question := make([]byte, length)
-		if _, err := io.ReadFull(rw, question); err != nil {
-			return err
-		}
-		answer, err := a.answer(question)
-		if err != nil {
-			answer = []byte{agentFailure}
-		}
-		if _, err := rw.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...)); err != nil {
-			return err
-		}
-	}
-}
-
-func (a signingAgent) answer(question []byte) ([]byte, error) {
-	switch question[0] {
-	case agentList:
-		answer := binary.BigEndian.AppendUint32([]byte{agentListed}, uint32(len(a)))
-		for _, k := range a {
-			answer = append(answer, ssh.Marshal(struct {
-				Blob    []byte
-				Comment string
-			}{k.signer.PublicKey().Marshal(), k.name})...)
-		}
-		return answer, nil
-	case agentSign:
-		var q struct {
-			Blob  []byte
-			Data  []byte
-			Flags uint32
-		}
-		if err := ssh.Unmarshal(question[1:], &q); err != nil {
-			return nil, err
-		}
-		signature, err := a.sign(q.Blob, q.Data, q.Flags)
-		if err != nil {
-			return nil, err
-		}
-		return append([]byte{agentSigned}, ssh.Marshal(struct{ Blob []byte }{ssh.Marshal(signature)})...), nil
-	default:
-		return nil, errors.New("this agent only lists and signs")
-	}
-}
-
-// sign signs with the algorithm that the flags ask for, which only RSA has
-// several of.
-func (a signingAgent) sign(blob, data []byte, flags uint32) (*ssh.Signature, error) {
-	algorithm := ""
-	switch {
-	case flags&agentFlagSHA512 != 0:
-		algorithm = ssh.KeyAlgoRSASHA512
-	case flags&agentFlagSHA256 != 0:
-		algorithm = ssh.KeyAlgoRSASHA256
-	}
-	for _, k := range a {
-		if !bytes.Equal(k.signer.PublicKey().Marshal(), blob) {
-			continue
-		}
-		if s, ok := k.signer.(ssh.AlgorithmSigner); ok && algorithm != "" {
-			return s.SignWithAlgorithm(rand.Reader, data, algorithm)
-		}
-		return k.signer.Sign(rand.Reader, data)
-	}
-	return nil, errors.New("no such key")
 }

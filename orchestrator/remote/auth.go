@@ -10,6 +10,9 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/hostkeys"
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/keys"
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/sshconfig"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -19,11 +22,11 @@ const hostPatience = 10 * time.Second
 // A handshake is one attempt to log in. It remembers how far it came and what
 // was offered, because the library's errors tell neither.
 type handshake struct {
-	ctx       context.Context //nolint:containedctx // callbacks of the library have none
+	ctx       context.Context // callbacks of the library have none
 	transport *transport
-	settings  *settings
+	settings  *sshconfig.Settings
 	clock     *clock
-	agent     *agentConn
+	agent     *keys.Agent
 	offered   []string      // keys and methods, in words
 	locked    []string      // keys that could not be offered, with the reason
 	hostKnown bool          // the host key was accepted
@@ -31,7 +34,7 @@ type handshake struct {
 }
 
 // close gives back what the attempt needed.
-func (hs *handshake) close() { hs.agent.close() }
+func (hs *handshake) close() { hs.agent.Close() }
 
 // dropped reports whether err is what sshd does to an attempt that it has no
 // room for, or whose operator thought longer than its patience. To try again
@@ -51,7 +54,7 @@ func (hs *handshake) explain(err error) error {
 	if !hs.hostKnown {
 		return kindError(plugins.Unavailable, fmt.Errorf("%w: the host hung up or speaks no SSH", err))
 	}
-	text := fmt.Sprintf("%s may not log in (%v); ", hs.settings.login(), err)
+	text := fmt.Sprintf("%s may not log in (%v); ", hs.settings.Login(), err)
 	if len(hs.offered) == 0 {
 		text += "there was no key to offer"
 	} else {
@@ -66,21 +69,24 @@ func (hs *handshake) explain(err error) error {
 // clientConfig returns the configuration of the library for an attempt. The
 // methods are one of each kind: of two lists of keys only the first is tried.
 func (d *Dialer) clientConfig(hs *handshake) (*ssh.ClientConfig, error) {
-	policy := &hostKeyPolicy{known: &d.known, settings: hs.settings, warn: d.log().Warn}
-	algorithms, err := policy.algorithms()
+	s := hs.settings
+	policy := &hostkeys.Policy{
+		Known: &d.known, Files: s.KnownHosts, Name: s.HostKeyName(), AcceptNew: s.AcceptNew, Warn: d.log().Warn,
+	}
+	algorithms, err := policy.Algorithms()
 	if err != nil {
 		return nil, err
 	}
 	config := &ssh.ClientConfig{
-		User:              hs.settings.user,
+		User:              s.User,
 		HostKeyAlgorithms: algorithms,
 		HostKeyCallback: func(name string, remote net.Addr, key ssh.PublicKey) error {
-			err := policy.check(name, remote, key)
+			err := policy.Check(name, remote, key)
 			hs.hostKnown = err == nil
 			return err
 		},
 		BannerCallback: func(text string) error {
-			d.log().Debug("banner", "host", hs.settings.alias, "text", text)
+			d.log().Debug("banner", "host", s.Alias, "text", text)
 			return nil
 		},
 		ClientVersion: "SSH-2.0-teal",
@@ -100,20 +106,20 @@ func (d *Dialer) clientConfig(hs *handshake) (*ssh.ClientConfig, error) {
 // counts against the host's MaxAuthTries.
 func (d *Dialer) offer(hs *handshake) []ssh.Signer {
 	s := hs.settings
-	hs.agent = openAgent(hs.ctx, s.agentSocket)
-	ring := &keyring{agent: hs.agent, hold: hs.hold, decrypt: d.decrypter(hs.ctx)}
-	for _, file := range s.identities {
-		ring.addFile(file, s.identitiesGiven)
+	hs.agent = keys.OpenAgent(hs.ctx, s.AgentSocket)
+	ring := &keys.Ring{Agent: hs.agent, Hold: hs.hold, Decrypt: d.keys.Decrypter(hs.ctx, d.Passphrase)}
+	for _, file := range s.Identities {
+		ring.AddFile(file, s.IdentitiesGiven)
 	}
-	ring.addCertificates(s.certificates)
-	if !s.identitiesOnly {
-		ring.addAgent()
+	ring.AddCertificates(s.Certificates)
+	if !s.IdentitiesOnly {
+		ring.AddAgent()
 	}
-	hs.locked = ring.locked
-	signers := make([]ssh.Signer, len(ring.keys))
-	for i, k := range ring.keys {
-		signers[i] = k.signer
-		hs.offered = append(hs.offered, fmt.Sprintf("%s (%s)", k.name, fingerprint(k.signer.PublicKey())))
+	hs.locked = ring.Locked
+	signers := make([]ssh.Signer, len(ring.Keys))
+	for i, k := range ring.Keys {
+		signers[i] = k.Signer
+		hs.offered = append(hs.offered, fmt.Sprintf("%s (%s)", k.Name, hostkeys.Fingerprint(k.Signer.PublicKey())))
 	}
 	return signers
 }
@@ -145,7 +151,7 @@ func (p *passwordLogin) password() (string, error) {
 	p.once = true
 	p.hs.offered = append(p.hs.offered, "a password")
 	defer p.hs.hold()()
-	return p.ask(p.hs.ctx, p.hs.settings.login())
+	return p.ask(p.hs.ctx, p.hs.settings.Login())
 }
 
 // answer is an ssh.KeyboardInteractiveChallenge. A host may ask for nothing,

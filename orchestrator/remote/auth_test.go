@@ -105,6 +105,18 @@ func TestKeyOfTheAgentIsFoundByThePublicHalf(t *testing.T) {
 		i.SSH.Identity = []string{filepath.Join(folder, "gone")}
 		refused(t, d, i, plugins.Denied, "Too many authentication failures", "other0 of the agent (ssh-ed25519 SHA256:", "gone (no such file")
 	})
+	t.Run("an agent that says nothing costs no more than the time limit", func(t *testing.T) {
+		d := testDialer(t)
+		d.Timeout = 300 * time.Millisecond
+		socket := filepath.Join(folder, "deaf.sock")
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		t.Setenv("SSH_AUTH_SOCK", socket)
+		refused(t, d, h.Host, plugins.Unavailable, "no answer within 300ms")
+	})
 	t.Run("an agent that is gone is named", func(t *testing.T) {
 		d := testDialer(t)
 		t.Setenv("SSH_AUTH_SOCK", filepath.Join(folder, "no.sock"))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/shell"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -19,9 +20,9 @@ exec sudo -n -H -- sh -c :`
 
 // becomes returns how a command gets root's rights, if it shall have them. The
 // answer is looked for once a connection.
-func (c *Conn) becomes(ctx context.Context, wanted bool) (become, error) {
-	if !wanted || c.settings.become == "" {
-		return becomeNone, nil
+func (c *Conn) becomes(ctx context.Context, wanted bool) (shell.Become, error) {
+	if !wanted || c.settings.Become == "" {
+		return shell.None, nil
 	}
 	free, err := c.becoming.take(ctx)
 	if err != nil {
@@ -39,7 +40,7 @@ func (c *Conn) becomes(ctx context.Context, wanted bool) (become, error) {
 	return b, nil
 }
 
-func (c *Conn) probeBecome(ctx context.Context) (become, error) {
+func (c *Conn) probeBecome(ctx context.Context) (shell.Become, error) {
 	var out bytes.Buffer
 	err := c.run(ctx, &plugins.Command{Args: []string{"sh", "-c", becomeProbe}, Stdout: &out}, false)
 	var exit *plugins.ExitError
@@ -48,21 +49,21 @@ func (c *Conn) probeBecome(ctx context.Context) (become, error) {
 	}
 	switch answer := strings.TrimSpace(out.String()); {
 	case answer == "root":
-		return becomeNone, nil
+		return shell.None, nil
 	case answer == "missing":
 		return 0, errors.New("become = \"sudo\", but the host has no sudo: install it, or log in as root")
 	case exit == nil:
-		return becomeSudo, nil
+		return shell.Sudo, nil
 	}
-	return becomePassword, c.askBecomePassword(ctx, exit)
+	return shell.SudoPassword, c.askBecomePassword(ctx, exit)
 }
 
 // askBecomePassword asks for sudo's password and tries it once, apart from any
 // command: a wrong one costs one attempt and nothing else.
 func (c *Conn) askBecomePassword(ctx context.Context, refusal *plugins.ExitError) error {
 	if c.dialer.BecomePassword == nil {
-		return fmt.Errorf("sudo wants a password and nobody can be asked (%s): allow it without one, "+
-			"%q in /etc/sudoers.d/teal", lastLine(refusal.Stderr), c.settings.user+" ALL=(root) NOPASSWD: ALL")
+		return fmt.Errorf("sudo wants a password and nobody can be asked (%s): let it be asked for with --ask-become-password, or allow it without one, "+
+			"%q in /etc/sudoers.d/teal", lastLine(refusal.Stderr), c.settings.User+" ALL=(root) NOPASSWD: ALL")
 	}
 	password, err := c.dialer.BecomePassword(ctx, c.name)
 	if err != nil {

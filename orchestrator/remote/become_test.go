@@ -155,7 +155,7 @@ func TestBecomeRefusals(t *testing.T) {
 		text    string
 	}{
 		"no sudo":        {true, nil, "the host has no sudo: install it"},
-		"nobody to ask":  {false, nil, `sudo wants a password and nobody can be asked (sudo: a password is required): allow it without one, "deploy ALL=(root) NOPASSWD: ALL"`},
+		"nobody to ask":  {false, nil, `sudo wants a password and nobody can be asked (sudo: a password is required): let it be asked for with --ask-become-password, or allow it without one, "deploy ALL=(root) NOPASSWD: ALL"`},
 		"wrong password": {false, give("wrong", nil), "sudo refuses: sudo: no password was provided"},
 		"no answer":      {false, give("", shy), "operator says nothing"},
 	}

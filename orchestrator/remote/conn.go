@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/shell"
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/sshconfig"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -26,12 +29,12 @@ const settleTime = 100 * time.Millisecond
 type Conn struct {
 	name     string
 	dialer   *Dialer
-	settings *settings
+	settings *sshconfig.Settings
 	login    *login
 
 	sessions *places
 	becoming place // held while it is found out how to become root
-	become   *become
+	become   *shell.Become
 	password string // for sudo, when become says that it wants one
 
 	agents    place // held by the command that has the forwarded agent
@@ -63,14 +66,14 @@ func (p place) take(ctx context.Context) (free func(), err error) {
 	}
 }
 
-func (d *Dialer) newConn(name string, s *settings, l *login) *Conn {
+func (d *Dialer) newConn(name string, s *sshconfig.Settings, l *login) *Conn {
 	c := &Conn{
 		name: name, dialer: d, settings: s, login: l,
 		sessions: newPlaces(sessionsPerConnection),
 		becoming: newPlace(), agents: newPlace(), uploads: newPlace(),
 		done: make(chan struct{}),
 	}
-	interval, limit := or(d.Keepalive, defaultKeepalive), or(d.KeepaliveLimit, defaultKeepaliveLimit)
+	interval, limit := cmp.Or(d.Keepalive, defaultKeepalive), cmp.Or(d.KeepaliveLimit, defaultKeepaliveLimit)
 	go c.keepAlive(interval, limit)
 	go c.serveAgent()
 	go c.watch()

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,16 +10,18 @@ import (
 	"time"
 
 	"github.com/teal-deploy/teal/inventory"
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/gate"
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/hostkeys"
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/keys"
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/sshconfig"
 	"github.com/teal-deploy/teal/plugins"
 )
 
 const (
-	defaultTimeout        = 15 * time.Second
 	defaultKeepalive      = 5 * time.Second
 	defaultKeepaliveLimit = 15 * time.Second
 
 	handshakesPerAddress = 8  // sshd drops at random above 10 that are not logged in
-	configReaders        = 8  // ssh -G processes at a time
 	maxJumps             = 10 // a longer chain is a loop
 )
 
@@ -62,9 +65,9 @@ type Dialer struct {
 	// 0: 5 and 15 seconds.
 	Keepalive, KeepaliveLimit time.Duration
 
-	keys  keyCache
-	known knownHosts
-	gates gates
+	keys  keys.Cache
+	known hostkeys.Known
+	gates gate.Set
 
 	mu     sync.Mutex
 	jumps  map[string]*jump
@@ -84,7 +87,7 @@ func (d *Dialer) Dial(ctx context.Context, h inventory.Host) (*Conn, error) {
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, fmt.Errorf("%s: connect: %w", h.Name, cause)
 	}
-	return nil, &plugins.Error{Op: "connect", Host: h.Name, Kind: or(plugins.KindOf(err), plugins.Unavailable), Err: plain(err)}
+	return nil, &plugins.Error{Op: "connect", Host: h.Name, Kind: cmp.Or(plugins.KindOf(err), plugins.Unavailable), Err: plain(err)}
 }
 
 // plain unwraps a plugins.Error whose place and kind are about to be said
@@ -97,7 +100,8 @@ func plain(err error) error {
 }
 
 func (d *Dialer) dial(ctx context.Context, h inventory.Host, hops int) (*Conn, error) {
-	s, err := d.resolve(ctx, h)
+	reader := sshconfig.Reader{File: d.Config, KnownHosts: d.KnownHosts, Timeout: d.Timeout, Log: d.log(), Gates: &d.gates}
+	s, err := reader.Resolve(ctx, h)
 	if err != nil {
 		return nil, err
 	}
@@ -132,42 +136,4 @@ func (d *Dialer) log() *slog.Logger {
 // kindError is an error with a kind and no place yet; Dial and Conn add that.
 func kindError(kind plugins.Kind, err error) error {
 	return &plugins.Error{Kind: kind, Err: err}
-}
-
-// or returns the first value that is not zero.
-func or[T comparable](values ...T) (v T) {
-	for _, v = range values {
-		var zero T
-		if v != zero {
-			return v
-		}
-	}
-	return v
-}
-
-// gates limit how many run at a time, each name on its own.
-type gates struct {
-	mu sync.Mutex
-	m  map[string]chan struct{}
-}
-
-// enter waits for one of n places under name and returns the function that
-// leaves it.
-func (g *gates) enter(ctx context.Context, name string, n int) (leave func(), err error) {
-	g.mu.Lock()
-	if g.m == nil {
-		g.m = make(map[string]chan struct{})
-	}
-	gate := g.m[name]
-	if gate == nil {
-		gate = make(chan struct{}, n)
-		g.m[name] = gate
-	}
-	g.mu.Unlock()
-	select {
-	case gate <- struct{}{}:
-		return func() { <-gate }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }

@@ -21,7 +21,7 @@
 // A command line names a program and its arguments, nothing else. Values of
 // the environment, passwords and standard input travel inside the channel. The
 // script that starts a command is encoded such that every login shell passes
-// it on unharmed, see script.go.
+// it on unharmed.
 //
 // When the connection goes away while something runs, the outcome is unknown
 // and the error is a plugins.Error of kind Lost. It is never called a failure.

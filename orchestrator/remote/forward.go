@@ -88,7 +88,7 @@ func (c *Conn) explainSocket(ctx context.Context, path string, refused error) er
 	err := c.run(ctx, &plugins.Command{Args: []string{"sh", "-c", socketProbe, "teal", path}, Stdout: &out}, false)
 	answer, group, _ := strings.Cut(out.String(), "\n")
 	group = strings.TrimSpace(group)
-	user := c.settings.user
+	user := c.settings.User
 	switch answer {
 	case "missing":
 		return kindError(plugins.Unavailable, fmt.Errorf("there is no socket %s that user %s can see: does its service run?", path, user))

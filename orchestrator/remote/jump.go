@@ -1,12 +1,14 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"strings"
 
 	"github.com/teal-deploy/teal/inventory"
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/sshconfig"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -18,12 +20,12 @@ type jump struct {
 }
 
 // jumpTo returns the connection to the last jump host of s's chain.
-func (d *Dialer) jumpTo(ctx context.Context, s *settings, hops int) (*Conn, error) {
-	if hops <= len(s.jump) {
+func (d *Dialer) jumpTo(ctx context.Context, s *sshconfig.Settings, hops int) (*Conn, error) {
+	if hops <= len(s.Jump) {
 		return nil, kindError(plugins.Invalid, fmt.Errorf("more than %d jump hosts: the chain leads back to itself", maxJumps))
 	}
-	last := s.jump[len(s.jump)-1]
-	if before := s.jump[:len(s.jump)-1]; len(before) > 0 {
+	last := s.Jump[len(s.Jump)-1]
+	if before := s.Jump[:len(s.Jump)-1]; len(before) > 0 {
 		last.SSH.Jump = joinJump(before)
 	}
 	j, err := d.jumpFor(last)
@@ -43,7 +45,7 @@ func (d *Dialer) jumpTo(ctx context.Context, s *settings, hops int) (*Conn, erro
 	}
 	conn, err := d.dial(ctx, last, hops-1)
 	if err != nil {
-		return nil, kindError(or(plugins.KindOf(err), plugins.Unavailable),
+		return nil, kindError(cmp.Or(plugins.KindOf(err), plugins.Unavailable),
 			fmt.Errorf("jump host %s: %w", last.Name, plain(err)))
 	}
 	// sshd answers small packets late until a connection has had a session.

@@ -34,57 +34,6 @@ func (t *tail) bytes() []byte {
 	return bytes.Clone(t.buf[max(0, len(t.buf)-tailSize):])
 }
 
-// A markWriter holds back what comes before the mark and passes on what comes
-// after it.
-type markWriter struct {
-	w     io.Writer
-	found chan struct{} // closed at the mark
-
-	mu    sync.Mutex
-	noise []byte // what came before the mark
-	seen  bool
-}
-
-func newMarkWriter(w io.Writer) *markWriter {
-	return &markWriter{w: w, found: make(chan struct{})}
-}
-
-func (m *markWriter) Write(p []byte) (int, error) {
-	output := p
-	if !m.seen { // which only Write changes
-		output = m.search(p)
-	}
-	if len(output) == 0 {
-		return len(p), nil
-	}
-	if _, err := m.w.Write(output); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// search looks for the mark and returns what comes after it.
-func (m *markWriter) search(p []byte) []byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.noise = append(m.noise, p...)
-	before, after, ok := bytes.Cut(m.noise, []byte(mark))
-	if ok {
-		m.noise, m.seen = before, true
-		close(m.found)
-	} else if len(m.noise) > 2*tailSize {
-		m.noise = append(m.noise[:0], m.noise[len(m.noise)-tailSize:]...)
-	}
-	return after
-}
-
-// before returns what came before the mark, and whether the mark came.
-func (m *markWriter) before() (noise []byte, seen bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return bytes.Clone(m.noise), m.seen
-}
-
 // A sink passes output on to the caller's writer until it is shut. Two streams
 // may share one.
 type sink struct {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/shell"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -47,7 +48,7 @@ func (c *Conn) run(ctx context.Context, cmd *plugins.Command, withAgent bool) er
 	if err != nil {
 		return c.fail(ctx, op, plugins.Denied, err)
 	}
-	w, err := encode(cmd, b, withAgent)
+	w, err := shell.Encode(cmd, b, withAgent)
 	if err != nil {
 		return &plugins.Error{Op: op, Host: c.name, Kind: plugins.Invalid, Err: err}
 	}
@@ -61,15 +62,15 @@ func (c *Conn) run(ctx context.Context, cmd *plugins.Command, withAgent bool) er
 			return c.fail(ctx, op, plugins.Denied, err)
 		}
 	}
-	if err := s.request(ctx, "exec", ssh.Marshal(struct{ Line string }{w.line})); err != nil {
+	if err := s.request(ctx, "exec", ssh.Marshal(struct{ Line string }{w.Line})); err != nil {
 		return c.fail(ctx, op, plugins.Denied, err)
 	}
 	x := newExecution(s, cmd)
-	if b == becomePassword {
+	if b == shell.SudoPassword {
 		x.password = c.password + "\n"
 	}
-	e, err := x.wait(ctx, c.done, w.header)
-	noise, started := x.stdout.before()
+	e, err := x.wait(ctx, c.done, w.Header)
+	noise, started := x.stdout.Before()
 	switch {
 	case err != nil:
 		return c.fail(ctx, op, plugins.Invalid, err)
@@ -87,9 +88,9 @@ func (c *Conn) run(ctx context.Context, cmd *plugins.Command, withAgent bool) er
 // An execution is a command that runs.
 type execution struct {
 	session        *session
-	stdin          *batch // nil: none
-	password       string // for sudo, with a line break
-	stdout         *markWriter
+	stdin          *shell.Input // nil: none
+	password       string       // for sudo, with a line break
+	stdout         *shell.MarkWriter
 	stderr         *tail
 	streams        [2]stream
 	outSink, errTo *sink
@@ -100,12 +101,11 @@ type execution struct {
 func newExecution(s *session, cmd *plugins.Command) *execution {
 	out, errTo := sinks(cmd.Stdout, cmd.Stderr)
 	x := &execution{
-		session: s, stdout: newMarkWriter(out), stderr: new(tail),
+		session: s, stdout: shell.NewMarkWriter(out), stderr: new(tail),
 		outSink: out, errTo: errTo, copied: make(chan error, 2), fed: make(chan error, 1),
 	}
 	if cmd.Stdin != nil {
-		x.stdin = newBatch()
-		go x.stdin.fill(cmd.Stdin)
+		x.stdin = shell.NewInput(cmd.Stdin)
 	}
 	return x
 }
@@ -116,7 +116,7 @@ func (x *execution) wait(ctx context.Context, done <-chan struct{}, header strin
 	defer x.errTo.close()
 	defer x.outSink.close()
 	if x.stdin != nil {
-		defer x.stdin.stop()
+		defer x.stdin.Stop()
 	}
 	go func() { x.copied <- x.streams[0].copy(x.stdout, x.session) }()
 	go func() { x.copied <- x.streams[1].copy(io.MultiWriter(x.stderr, x.errTo), x.session.Stderr()) }()
@@ -182,7 +182,7 @@ func (x *execution) feed(done <-chan struct{}, header string) {
 	if x.password != "" {
 		_, _ = io.WriteString(x.session, x.password)
 		select {
-		case <-x.stdout.found:
+		case <-x.stdout.Found():
 		case <-x.session.over:
 			return
 		case <-done:
@@ -192,18 +192,18 @@ func (x *execution) feed(done <-chan struct{}, header string) {
 	if _, err := io.WriteString(x.session, header); err != nil || x.stdin == nil {
 		return // an error means that the command is over
 	}
-	if err := pump(x.session, x.stdin); err != nil {
+	if err := x.stdin.Pump(x.session); err != nil {
 		x.fed <- err
 	}
 }
 
 // notStarted says why a command did not come to run.
-func notStarted(e exit, b become, stdout, stderr []byte) error {
+func notStarted(e exit, b shell.Become, stdout, stderr []byte) error {
 	said := strings.TrimSpace(string(bytes.TrimSpace(stdout)) + "\n" + string(bytes.TrimSpace(stderr)))
 	if said == "" {
 		said = fmt.Sprintf("exit code %d", e.code)
 	}
-	if b != becomeNone {
+	if b != shell.None {
 		return errors.New("sudo did not run the command: " + said)
 	}
 	return errors.New("the login shell did not run the command: " + said)

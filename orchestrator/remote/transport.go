@@ -14,6 +14,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/sshconfig"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -59,15 +60,15 @@ type login struct {
 // other, eight at a time, and one that the other side drops before it shows
 // its host key is tried four times more: sshd drops logins at random when too
 // many are under way (MaxStartups).
-func (d *Dialer) dialTransport(ctx context.Context, s *settings, hops int) (*login, error) {
+func (d *Dialer) dialTransport(ctx context.Context, s *sshconfig.Settings, hops int) (*login, error) {
 	var via *Conn
-	if len(s.jump) > 0 {
+	if len(s.Jump) > 0 {
 		var err error
 		if via, err = d.jumpTo(ctx, s, hops); err != nil {
 			return nil, err
 		}
 	}
-	leave, err := d.gates.enter(ctx, s.gate(), handshakesPerAddress)
+	leave, err := d.gates.Enter(ctx, s.Gate(), handshakesPerAddress)
 	if err != nil {
 		return nil, err
 	}
@@ -84,8 +85,8 @@ func (d *Dialer) dialTransport(ctx context.Context, s *settings, hops int) (*log
 }
 
 // attempt is one try. dropped says that another one makes sense.
-func (d *Dialer) attempt(ctx context.Context, s *settings, via *Conn) (l *login, dropped bool, err error) {
-	timed, clock := newClock(ctx, s.timeout)
+func (d *Dialer) attempt(ctx context.Context, s *sshconfig.Settings, via *Conn) (l *login, dropped bool, err error) {
+	timed, clock := newClock(ctx, s.Timeout)
 	defer clock.stop()
 	raw, err := open(timed, s, via)
 	if err != nil {
@@ -96,14 +97,14 @@ func (d *Dialer) attempt(ctx context.Context, s *settings, via *Conn) (l *login,
 	}
 	defer context.AfterFunc(timed, func() { _ = raw.Close() })()
 
-	hs := &handshake{ctx: ctx, transport: newTransport(raw), settings: s, clock: clock}
+	hs := &handshake{ctx: timed, transport: newTransport(raw), settings: s, clock: clock}
 	defer hs.close()
 	config, err := d.clientConfig(hs)
 	if err != nil {
 		_ = raw.Close()
 		return nil, false, err
 	}
-	conn, chans, reqs, err := ssh.NewClientConn(hs.transport, s.address(), config)
+	conn, chans, reqs, err := ssh.NewClientConn(hs.transport, s.Address(), config)
 	if err == nil {
 		return &login{ssh.NewClient(conn, chans, reqs), hs.transport}, false, nil
 	}
@@ -118,14 +119,14 @@ func (d *Dialer) attempt(ctx context.Context, s *settings, via *Conn) (l *login,
 }
 
 // open makes the stream: through a jump host, a proxy command, or TCP.
-func open(ctx context.Context, s *settings, via *Conn) (net.Conn, error) {
+func open(ctx context.Context, s *sshconfig.Settings, via *Conn) (net.Conn, error) {
 	switch {
 	case via != nil:
-		return via.DialContext(ctx, "tcp", s.address())
-	case s.proxyCommand != "":
-		return startProxy(s.proxyCommand)
+		return via.DialContext(ctx, "tcp", s.Address())
+	case s.ProxyCommand != "":
+		return startProxy(s.ProxyCommand)
 	default:
-		return new(net.Dialer).DialContext(ctx, "tcp", s.address())
+		return new(net.Dialer).DialContext(ctx, "tcp", s.Address())
 	}
 }
 

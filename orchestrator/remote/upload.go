@@ -165,7 +165,7 @@ func syncFolder(files *sftp.Client, folder string) error {
 
 // A contextReader ends with its context.
 type contextReader struct {
-	ctx context.Context //nolint:containedctx // a Reader takes none
+	ctx context.Context // a Reader takes none
 	r   io.Reader
 }
 

@@ -156,7 +156,7 @@ func (c *checker) proxy() {
 	if p == nil || !c.known("proxy") {
 		return
 	}
-	c.required("proxy.type", `write type = "nginx"`)
+	c.required("proxy.type", fmt.Sprintf(`set %s to "nginx"`, c.doc.Name("proxy.type")))
 	c.text("proxy.type", p.Type, oneOf([]string{"nginx"}, "haproxy"))
 	c.text("proxy.upstream", p.Upstream, func(s string) error {
 		if c.doc.Has("proxy.upstream") {

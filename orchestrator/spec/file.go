@@ -24,9 +24,10 @@ type Options struct {
 // A File is an app file that was read and found right, as far as can be known
 // without a host. It does not change.
 type File struct {
-	path string // "" when it comes from flags
-	doc  *tomlfile.Document
-	set  map[string]string
+	path  string // "" when it comes from flags
+	doc   *tomlfile.Document
+	set   map[string]string
+	named bool // it holds a name and nothing else
 }
 
 // Load reads the app file at path. When the file is wrong the error is a
@@ -196,6 +197,10 @@ func (f *File) read(doc *tomlfile.Document, vars map[string]string) (App, tomlfi
 	c := &checker{doc: doc, app: &app, skip: e.open, problems: problems}
 	for _, p := range problems {
 		c.skip[p.Key] = true
+	}
+	if f.named {
+		c.run()
+		return app, c.problems
 	}
 	complete(&app, c)
 	c.check()

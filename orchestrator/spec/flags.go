@@ -50,6 +50,19 @@ func FromFlags(flags AdHoc, opts Options) (*File, error) {
 	return f, nil
 }
 
+// Named makes a File of which only the app's name is known. It is enough for
+// commands that go by what the hosts remember of the app.
+func Named(app string) (*File, error) {
+	f := &File{doc: tomlfile.Values(map[string]any{"app": app}, flagOf), named: true}
+	if _, problems := f.read(f.doc, nil); len(problems) > 0 {
+		return nil, problems.Err()
+	}
+	return f, nil
+}
+
+// NameOnly reports whether the file was made by Named.
+func (f *File) NameOnly() bool { return f.named }
+
 // tree returns the flags as an app file would have them.
 func (a AdHoc) tree() (map[string]any, tomlfile.Problems) {
 	tree := map[string]any{}

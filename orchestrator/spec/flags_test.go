@@ -121,3 +121,24 @@ func TestProblemsOfFlagsNameTheFlag(t *testing.T) {
 		})
 	}
 }
+
+func TestNamedIsAnAppOfWhichOnlyTheNameIsKnown(t *testing.T) {
+	f, err := Named("shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults()
+	want.Name = "shop"
+	if diff := cmp.Diff(want, resolve(t, f, nil), equal()); diff != "" {
+		t.Errorf("app (-want +got):\n%s", diff)
+	}
+	if !f.NameOnly() {
+		t.Error("it is not known that only the name is known")
+	}
+	if _, err := Named("../shop"); err == nil {
+		t.Error("a name that is none was taken")
+	}
+	if f, err := FromFlags(AdHoc{App: "shop", Image: "shop"}, Options{}); err != nil || f.NameOnly() {
+		t.Errorf("flags with an image make an app: %v", err)
+	}
+}

@@ -64,7 +64,7 @@ func Start(ctx context.Context, spec Spec) (*Plugin, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "teal")
+	dir, err := os.MkdirTemp(socketRoot(os.TempDir()), "teal")
 	if err != nil {
 		return nil, failed(spec, plugins.Unavailable, err)
 	}
@@ -84,6 +84,16 @@ func Start(ctx context.Context, spec Spec) (*Plugin, error) {
 		return nil, failed(spec, plugins.Unavailable, err)
 	}
 	return p, nil
+}
+
+// socketRoot is where plugins have their sockets: dir, unless the path of a
+// socket in it would be longer than the 104 bytes that every system takes.
+func socketRoot(dir string) string {
+	const longest = 104 - len("/teal0123456789/plugin-dir0123456789/plugin0123456789\x00")
+	if len(dir) > longest {
+		return "/tmp"
+	}
+	return dir
 }
 
 func failed(spec Spec, kind plugins.Kind, err error) error {

@@ -145,6 +145,21 @@ func TestCloseEndsThePluginAndRemovesItsFolder(t *testing.T) {
 	}
 }
 
+func TestPluginStartsWhereTemporaryFilesAreTooDeepForASocket(t *testing.T) {
+	deep := filepath.Join(t.TempDir(), strings.Repeat("deep", 20))
+	if err := os.Mkdir(deep, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", deep)
+	info, err := start(t, builtin(t, "full")).Runtime().Probe(t.Context(), plugintest.Local("here"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(info.Version, "TMPDIR=/tmp/teal") {
+		t.Errorf("no short TMPDIR in %q", info.Version)
+	}
+}
+
 func TestRuntimeHasTheInterfacesOfThePlugin(t *testing.T) {
 	scratch(t)
 	for name, want := range map[string]bool{"full": true, "plain": false} {

@@ -7,11 +7,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/teal-deploy/teal/cmd/internal/display"
+	"github.com/teal-deploy/teal/inventory/tomlfile"
 	"github.com/teal-deploy/teal/orchestrator"
+	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/docker"
 	"github.com/teal-deploy/teal/plugins/loader"
 	"github.com/teal-deploy/teal/plugins/sdk"
@@ -89,27 +94,54 @@ func (e *exitError) Error() string { return string(e.outcome) }
 
 // Run runs one command line and returns its exit code.
 func Run(ctx context.Context, args []string, s Streams) int {
-	root := newRoot(s)
+	started := false
+	root := newRoot(s) //nolint:contextcheck // commands get it from cobra
 	root.SetArgs(args)
 	root.SetIn(s.In)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
-	err := root.ExecuteContext(ctx)
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		err := noEmptyFlag(cmd)
+		started = err == nil
+		return err
+	}
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	if !started {
+		err = &orchestrator.UsageError{Err: fmt.Errorf("%s: %w; see %[1]s --help", cmd.CommandPath(), err)}
+	}
+	return finish(cmd, err, s)
+}
+
+// finish says why a command ended, as far as nobody has yet, and returns its
+// exit code.
+func finish(cmd *cobra.Command, err error, s Streams) int {
 	var exit *exitError
 	var usage *orchestrator.UsageError
+	outcome := orchestrator.OutcomeInternal
 	switch {
-	case err == nil:
-		return 0
 	case errors.As(err, &exit):
 		return exit.outcome.Code()
 	case errors.As(err, &usage):
+		outcome = orchestrator.OutcomeUsage
 		fmt.Fprintf(s.Err, "%v\n", err)
-		return orchestrator.OutcomeUsage.Code()
 	case errors.Is(err, errInterrupted):
-		return orchestrator.OutcomeAborted.Code()
+		outcome = orchestrator.OutcomeAborted
+	case plugins.KindOf(err) != "": // a registry, a repository or a runtime says no
+		outcome = orchestrator.OutcomeFailed
+		fmt.Fprintf(s.Err, "teal: %v\n", err)
+	default:
+		fmt.Fprintf(s.Err, "teal: %v\n", err)
 	}
-	fmt.Fprintf(s.Err, "teal: %v\n", err)
-	return orchestrator.OutcomeInternal.Code()
+	if asJSON, ferr := cmd.Flags().GetBool("json"); ferr == nil && asJSON {
+		now := time.Now()
+		_ = display.NewJSON(s.Out).Finish(orchestrator.Result{ // to write is all that is left to do
+			Command: cmd.Name(), Outcome: outcome, Started: now, Ended: now, Err: err,
+		})
+	}
+	return outcome.Code()
 }
 
 func newRoot(s Streams) *cobra.Command {
@@ -124,25 +156,62 @@ the image, downloads the code, creates green, installs in it, tests it, directs
 all new connections to it, and has blue removed ten seconds later.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.CompletionOptions.HiddenDefaultCmd = false
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &orchestrator.UsageError{Err: fmt.Errorf("teal %s: %w\nsee: %s --help", cmd.Name(), err, cmd.CommandPath())}
-	})
+	root.SetFlagErrorFunc(explainFlag)
+	root.SetUsageFunc(usage)
+	root.SetHelpCommand(newHelp())
 	root.AddCommand(
 		newDeploy(s), newPlan(s), newStatus(s), newRollback(s), newHistory(s), newConfig(s), newVersion(s),
 	)
 	return root
 }
 
-// usage makes every mistake in a command line exit with 2.
-func usage(f cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := f(cmd, args); err != nil {
-			return &orchestrator.UsageError{Err: fmt.Errorf("teal %s: %w\nsee: %s --help", cmd.Name(), err, cmd.CommandPath())}
-		}
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Say what a command does and which flags it has",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err == nil {
+				err = knownCommand(about, rest)
+			}
+			if err != nil {
+				return &orchestrator.UsageError{Err: fmt.Errorf("%s: %w; see %[1]s --help", cmd.Root().Name(), err)}
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
+}
+
+// knownCommand refuses the name of a command that does not exist.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
 		return nil
 	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return withHint(fmt.Sprintf("there is no command %q", args[0]), tomlfile.DidYouMean(args[0], names))
+}
+
+// noArguments refuses whatever is neither a command nor a flag.
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("takes no arguments, and got %q", strings.Join(args, " "))
+	}
+	return nil
+}
+
+// withHint makes an error of a sentence and advice that may be empty.
+func withHint(text, hint string) error {
+	if hint != "" {
+		text += " (" + hint + ")"
+	}
+	return errors.New(text)
 }

@@ -20,10 +20,10 @@ func newConfig(s Streams) *cobra.Command {
 		Long: `Config prints the app file with its environment, variables and defaults
 resolved, for every server whose result differs. Secrets are shown as where they
 come from. Nothing is connected to.`,
-		Args: usage(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error { return o.config(release) },
 	}
 	o.bind(cmd)
+	o.bindApp(cmd)
 	cmd.Flags().StringVar(&release, "version", "unnamed", "the release's name, where the file says ${version}")
 	return cmd
 }
@@ -35,8 +35,9 @@ func (o *options) config(version string) error {
 		return err
 	}
 	type resolved struct {
-		Hosts []string `json:"hosts"`
-		App   spec.App `json:"app"`
+		Schema int      `json:"schema"`
+		Hosts  []string `json:"hosts"`
+		App    spec.App `json:"app"`
 	}
 	var all []*resolved
 	byText := map[string]*resolved{}
@@ -52,7 +53,7 @@ func (o *options) config(version string) error {
 		}
 		text := spec.Render(app)
 		if byText[text] == nil {
-			byText[text] = &resolved{App: app}
+			byText[text] = &resolved{Schema: 1, App: app}
 			all = append(all, byText[text])
 		}
 		byText[text].Hosts = append(byText[text].Hosts, h.Name)

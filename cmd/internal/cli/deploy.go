@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/teal-deploy/teal/cmd/internal/display"
 	"github.com/teal-deploy/teal/orchestrator"
 )
 
@@ -20,12 +22,12 @@ it, and remove blue ten seconds later. Where nothing differs it does nothing.`,
 		Example: `  teal deploy
   teal deploy -i production.toml -e production --version 42
   teal deploy --on root@203.0.113.7 --app shop --image shop:42 --port 8080 --http /up --proxy nginx --listen 80`,
-		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.carryOut(cmd, req, (*orchestrator.Deployer).Deploy)
 		},
 	}
 	o.bind(cmd)
+	o.bindApp(cmd)
 	bindVersion(cmd, &req)
 	cmd.Flags().BoolVar(&req.Force, "force", false, "deploy even where nothing differs")
 	cmd.Flags().BoolVar(&req.EndDrain, "end-drain", false, "end connections to the release before the last, when they still hold the free slot")
@@ -34,7 +36,7 @@ it, and remove blue ten seconds later. Where nothing differs it does nothing.`,
 }
 
 func bindVersion(cmd *cobra.Command, req *orchestrator.Request) {
-	cmd.Flags().StringVar(&req.Version, "version", "", "what the release is called (default: the commit, else the image's tag)")
+	cmd.Flags().StringVar(&req.Version, "version", "", "the `name` of the release (default: the commit, else the image's tag)")
 }
 
 func bindDetach(cmd *cobra.Command, req *orchestrator.Request) {
@@ -55,9 +57,13 @@ func (o *options) carryOut(cmd *cobra.Command, flags orchestrator.Request,
 	defer s.Close()
 	view := o.view(cmd.Name(), &flags)
 	s.Emit = view.Event
+	o.prompt.drawn(func() (resume func()) { return display.Pause(view) })
 	result := do(s.Deployer, cmd.Context(), flags)
 	if err := view.Finish(result); err != nil {
 		return err
+	}
+	if result.Outcome == orchestrator.OutcomeUsage {
+		fmt.Fprintln(o.streams.Err, result.Err)
 	}
 	if result.Outcome.Code() != 0 {
 		return &exitError{result.Outcome}

@@ -17,7 +17,7 @@ func newHistory(s Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "Show what was deployed where, when, by whom, and how it ended",
-		Args:  usage(cobra.NoArgs),
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req, err := o.request()
 			if err != nil {
@@ -33,6 +33,7 @@ func newHistory(s Streams) *cobra.Command {
 		},
 	}
 	o.bind(cmd)
+	o.bindName(cmd)
 	cmd.Flags().IntVarP(&n, "entries", "n", n, "how many entries a server")
 	return cmd
 }
@@ -43,7 +44,7 @@ func (o *options) showHistory(hosts []orchestrator.HostHistory) error {
 	for _, h := range hosts {
 		if h.Err != nil {
 			failed = true
-			rows = append(rows, []string{h.Host, "", "", "", "", "", "", "", h.Err.Error()})
+			rows = append(rows, []string{h.Host, "", "", "", "", "", "", "", reason(h.Host, h.Err)})
 		}
 		if o.json {
 			row := map[string]any{"schema": 1, "host": h.Host, "entries": h.Entries}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,10 +9,11 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
+	"github.com/spf13/pflag"
 
 	"github.com/teal-deploy/teal/inventory"
 	"github.com/teal-deploy/teal/orchestrator"
@@ -26,38 +28,80 @@ import (
 // Options are the flags that commands share.
 type options struct {
 	streams   Streams
+	flags     *pflag.FlagSet
+	byName    bool // the command needs no more of an app than its name
 	file      string
 	inventory string
 	on        []string
 	limit     string
 	env       string
-	set       map[string]string
+	set       assignments
 	json      bool
 	yes       bool
 	askBecome bool
 	verbose   bool
 	adHoc     spec.AdHoc
+	prompt    prompt
 }
 
+// bind adds the flags that every command has.
 func (o *options) bind(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVarP(&o.file, "file", "f", "teal.toml", "the app file")
-	f.StringVarP(&o.inventory, "inventory", "i", "", "an inventory file, or a list such as web1,web2:2222, (default inventory.toml)")
-	f.StringSliceVar(&o.on, "on", nil, "hosts without an inventory: user@host:port")
-	f.StringVar(&o.limit, "limit", "", "only the hosts of this pattern, out of the app's")
-	f.StringVarP(&o.env, "environment", "e", "", "an environment of the app file")
-	f.StringToStringVar(&o.set, "set", nil, "set a variable: name=value")
-	f.BoolVar(&o.json, "json", false, "print JSON, one object a line")
-	f.BoolVar(&o.yes, "yes", false, "never ask: what would need an answer is an error")
-	f.BoolVar(&o.askBecome, "ask-become-password", false, "ask for the password of sudo once")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "say on standard error what happens below")
-	f.StringVar(&o.adHoc.App, "app", "", "the app's name, in place of an app file")
-	f.StringVar(&o.adHoc.Image, "image", "", "with --app: the image")
-	f.IntVar(&o.adHoc.Port, "port", 0, "with --app: the port inside the container")
-	f.StringVar(&o.adHoc.HTTP, "http", "", "with --app: a path that answers when green is healthy")
-	f.StringVar(&o.adHoc.Proxy, "proxy", "", "with --app: the proxy on the hosts, nginx")
-	f.StringSliceVar(&o.adHoc.Listen, "listen", nil, "with --app: have the proxy listen there for the app, such as 80")
-	f.StringVar(&o.adHoc.Pull, "pull", "", "with --app: always, missing or never (default always)")
+	o.set, o.flags = assignments{}, cmd.Flags()
+	under(cmd, headingWhere, func(f *pflag.FlagSet) {
+		f.StringVarP(&o.file, "file", "f", spec.DefaultPath, "the app `file`")
+		f.StringVarP(&o.inventory, "inventory", "i", "", "an inventory `file`, or a list with a comma as web1,web2:2222 (default \""+defaultInventory+"\")")
+		f.StringSliceVar(&o.on, "on", nil, "a host without an inventory, as `user@host:port`; several with commas")
+		f.StringVar(&o.limit, "limit", "", "only the hosts of this `pattern`, out of the app's")
+		f.StringVarP(&o.env, "environment", "e", "", "an environment of the app file, such as `staging`")
+		f.Var(o.set, "set", "set a variable for ${name} in the app file, as `name=value`")
+	})
+	under(cmd, headingCommon, func(f *pflag.FlagSet) {
+		f.BoolVar(&o.json, "json", false, "print JSON, one object a line")
+		f.BoolVar(&o.yes, "yes", false, "never ask: what would need an answer is an error")
+		f.BoolVar(&o.askBecome, "ask-become-password", false, "ask for the password of sudo once")
+		f.BoolVarP(&o.verbose, "verbose", "v", false, "say on standard error what happens below")
+	})
+}
+
+// bindName adds --app to a command that goes by what hosts remember.
+func (o *options) bindName(cmd *cobra.Command) {
+	o.byName = true
+	under(cmd, headingAdHoc, func(f *pflag.FlagSet) {
+		f.StringVar(&o.adHoc.App, "app", "", "the app's `name`: the hosts remember the rest")
+	})
+}
+
+// bindApp adds the flags that describe an app, and takes what stands behind
+// "--" for the container's command.
+func (o *options) bindApp(cmd *cobra.Command) {
+	cmd.Use += " [flags] [-- command]"
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		switch cmd.ArgsLenAtDash() {
+		case -1:
+			return noArguments(cmd, args)
+		case 0:
+			o.adHoc.Command = args
+			return nil
+		default:
+			return noArguments(cmd, args[:cmd.ArgsLenAtDash()])
+		}
+	}
+	a := &o.adHoc
+	under(cmd, headingAdHoc, func(f *pflag.FlagSet) {
+		f.StringVar(&a.App, "app", "", "the app's `name`; a command behind -- takes the place of the image's own")
+		f.StringVar(&a.Image, "image", "", "the image, such as `registry/shop:42`")
+		f.StringVar(&a.Pull, "pull", "", "`when` to pull it: always, missing or never (default \"always\")")
+		f.IntVar(&a.Port, "port", 0, "the `port` inside the container")
+		f.StringArrayVar(&a.Env, "env", nil, "set an environment variable of the container, as `NAME=value`")
+		f.StringArrayVar(&a.Volumes, "volume", nil, "mount a volume, or a folder of the host, as `source:target` or source:target:ro")
+		f.StringVar(&a.Memory, "memory", "", "how much memory the container may have, such as `512m`")
+		f.StringVar(&a.HTTP, "http", "", "a `path` that answers when green is healthy")
+		f.StringVar(&a.Proxy, "proxy", "", "the proxy on the hosts, which is `nginx`")
+		f.StringVar(&a.Upstream, "upstream", "", "`name` of the upstream in its configuration (default: the app's)")
+		f.StringSliceVar(&a.Listen, "listen", nil, "have the proxy listen for the app at a `port` or address:port")
+		f.StringSliceVar(&a.Names, "server-name", nil, "with --listen: only for requests to this `host`")
+		f.StringVar(&a.Verify, "verify", "", "a `URL` to ask through the proxy after the switch")
+	})
 }
 
 // request reads the app file and the inventory. Every mistake in them is found
@@ -73,32 +117,96 @@ func (o *options) request() (orchestrator.Request, error) {
 
 func (o *options) spec() (*spec.File, error) {
 	opts := spec.Options{Environment: o.env, Set: o.set}
-	if o.adHoc.App != "" {
+	switch {
+	case o.given("app") && o.given("file"):
+		return nil, errors.New("--app describes an app without an app file, -f names one: say one of them")
+	case o.given("app") && o.byName:
+		for _, flag := range []string{"environment", "set"} {
+			if o.given(flag) {
+				return nil, fmt.Errorf("--%s needs an app file: with --app the hosts remember what the app is", flag)
+			}
+		}
+		return spec.Named(o.adHoc.App)
+	case o.given("app"):
+		if o.given("port") && o.adHoc.Port == 0 {
+			return nil, errors.New("--port: 0 is not a port between 1 and 65535")
+		}
 		return spec.FromFlags(o.adHoc, opts)
 	}
-	if o.adHoc.Image != "" || o.adHoc.Port != 0 || o.adHoc.HTTP != "" || o.adHoc.Proxy != "" {
-		return nil, errors.New("--image, --port, --http and --proxy describe an app without an app file: name it with --app as well")
+	if err := o.needApp(); err != nil {
+		return nil, err
 	}
 	f, err := spec.Load(o.file, opts)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: there is no such app file: write one, name it with -f, or say --app, --image and --on", o.file)
+		return nil, fmt.Errorf("%s: there is no such app file: write one, name it with -f, or describe the app with --app", o.file)
 	}
 	return f, err
 }
 
+func (o *options) given(flag string) bool { return o.flags.Changed(flag) }
+
+// needApp refuses flags that describe an app when none is named.
+func (o *options) needApp() error {
+	var given []string
+	o.flags.VisitAll(func(f *pflag.Flag) {
+		if f.Changed && slices.Equal(f.Annotations[headingKey], []string{headingAdHoc}) {
+			given = append(given, "--"+f.Name)
+		}
+	})
+	if len(o.adHoc.Command) > 0 {
+		given = append(given, "a command behind --")
+	}
+	switch len(given) {
+	case 0:
+		return nil
+	case 1:
+		return fmt.Errorf("%s describes an app without an app file: name the app with --app, or leave it out", given[0])
+	}
+	return fmt.Errorf("%s describe an app without an app file: name the app with --app, or leave them out", list(given))
+}
+
+// hosts selects the hosts of the app, and out of these what --limit says. A
+// file that is wrong itself is nil.
 func (o *options) hosts(file *spec.File) ([]inventory.Host, error) {
 	inv, err := o.loadInventory()
 	if err != nil {
 		return nil, err
 	}
+	if len(inv.Hosts()) == 0 {
+		return nil, fmt.Errorf("%s: there is no host in it", cmp.Or(o.inventory, defaultInventory))
+	}
 	pattern := "all"
 	if file != nil && len(o.on) == 0 {
 		pattern = file.App().Hosts
 	}
-	if o.limit == "" {
-		return inv.Select(pattern)
+	hosts, err := inv.Select(pattern)
+	if err != nil {
+		return nil, file.Problem("hosts", err.Error(), "") // "all" selects something
 	}
-	return inv.Select(pattern, o.limit)
+	if o.limit == "" {
+		return hosts, nil
+	}
+	if _, err := inv.Select(o.limit); err != nil {
+		return nil, fmt.Errorf("--limit: %w", err)
+	}
+	limited, err := inv.Select(pattern, o.limit)
+	if err != nil {
+		return nil, fmt.Errorf("--limit: %q leaves none of the hosts of %q, which are %s", o.limit, pattern, few(hosts))
+	}
+	return limited, nil
+}
+
+// few names the first hosts.
+func few(hosts []inventory.Host) string {
+	const most = 5
+	var names []string
+	for _, h := range hosts[:min(len(hosts), most)] {
+		names = append(names, h.Name)
+	}
+	if more := len(hosts) - most; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return list(names)
 }
 
 const defaultInventory = "inventory.toml"
@@ -109,17 +217,15 @@ func (o *options) loadInventory() (*inventory.Inventory, error) {
 		return nil, errors.New("--on names hosts without an inventory, -i names an inventory: say one of them")
 	case len(o.on) > 0:
 		return inventory.AdHoc(o.on, inventory.SSH{})
-	case o.inventory == "":
-		inv, err := inventory.Load(defaultInventory)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: there is no such inventory: write one, name it with -i, or name hosts with --on", defaultInventory)
-		}
-		return inv, err
-	}
-	if strings.Contains(o.inventory, ",") {
+	case strings.Contains(o.inventory, ","):
 		return inventory.Literal(o.inventory)
 	}
-	return inventory.Load(o.inventory)
+	path := cmp.Or(o.inventory, defaultInventory)
+	inv, err := inventory.Load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: there is no such inventory: write one, name it with -i, or name hosts with --on", path)
+	}
+	return inv, err
 }
 
 // A session is the wired engine and what must be closed behind it.
@@ -178,7 +284,9 @@ func (s *session) startRuntime(ctx context.Context, app spec.App) (plugins.Runti
 		launch = builtin
 	}
 	plugin, err := loader.Start(ctx, launch)
-	if err != nil {
+	if errors.Is(err, plugins.NotFound) || errors.Is(err, plugins.Denied) { // not what [plugins] says
+		return nil, &orchestrator.UsageError{Err: err}
+	} else if err != nil {
 		return nil, err
 	}
 	s.runtime = plugin
@@ -193,7 +301,7 @@ func (o *options) dialer() *remote.Dialer {
 	if o.yes {
 		return d
 	}
-	ask := &prompt{}
+	ask := &o.prompt
 	d.Passphrase = func(ctx context.Context, file string) (string, error) {
 		return ask.secret(ctx, "Passphrase of "+file)
 	}
@@ -222,9 +330,4 @@ func whoAmI() string {
 		machine = "unknown"
 	}
 	return name + "@" + machine
-}
-
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -19,7 +19,6 @@ func newPlan(s Streams) *cobra.Command {
 		Long: `Plan looks at every server, decides as deploy would, prints the decision and
 touches nothing. It exits with 0 when there is nothing to do and with 3 when
 there is.`,
-		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req, err := o.request()
 			if err != nil {
@@ -36,6 +35,7 @@ there is.`,
 		},
 	}
 	o.bind(cmd)
+	o.bindApp(cmd)
 	bindVersion(cmd, &flags)
 	cmd.Flags().BoolVar(&flags.Force, "force", false, "plan as deploy --force would")
 	return cmd

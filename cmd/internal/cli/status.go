@@ -20,7 +20,7 @@ func newStatus(s Streams) *cobra.Command {
 		Long: `Status shows for every server what is recorded, what stands on disk and what
 the proxy answers now, side by side, and what is still to be removed and when. It
 exits with 6 when the servers do not agree, or one of them not with itself.`,
-		Args: usage(cobra.NoArgs),
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req, err := o.request()
 			if err != nil {
@@ -42,6 +42,7 @@ exits with 6 when the servers do not agree, or one of them not with itself.`,
 		},
 	}
 	o.bind(cmd)
+	o.bindName(cmd)
 	return cmd
 }
 
@@ -97,7 +98,7 @@ func notes(h orchestrator.HostStatus) string {
 	var said []string
 	switch {
 	case h.Err != nil:
-		return h.Err.Error()
+		return reason(h.Host, h.Err)
 	case h.Recorded == nil:
 		said = append(said, "never deployed")
 	}
@@ -111,6 +112,11 @@ func notes(h orchestrator.HostStatus) string {
 		said = append(said, fmt.Sprintf("%s by %s since %s", w.Command, w.By, w.Since.Local().Format(time.TimeOnly)))
 	}
 	return strings.Join(said, "; ")
+}
+
+// reason is an error for a line that begins with the host.
+func reason(host string, err error) string {
+	return strings.TrimPrefix(err.Error(), host+": ")
 }
 
 func statusRow(h orchestrator.HostStatus) map[string]any {

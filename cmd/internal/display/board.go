@@ -137,7 +137,12 @@ func reason(e orchestrator.Event) string {
 	if text != "" {
 		text += ": "
 	}
-	return text + clean(e.Err.Error())
+	return text + clean(cause(e.Host, e.Err))
+}
+
+// cause is an error where the host stands already.
+func cause(host string, err error) string {
+	return strings.TrimPrefix(err.Error(), host+": ")
 }
 
 // view draws the board into at most height lines of at most width columns.

@@ -55,7 +55,35 @@ func speaksUTF8(getenv func(string) string) bool {
 // Tee returns a renderer that hands everything to all of rs, in their order.
 func Tee(rs ...Renderer) Renderer { return tee(rs) }
 
+// A Pauser is a Renderer that draws where somebody else wants to write.
+type Pauser interface {
+	// Pause clears what is drawn and draws nothing until resume is called.
+	// Events go on being collected.
+	Pause() (resume func())
+}
+
+// Pause pauses r when it draws, and does nothing otherwise.
+func Pause(r Renderer) (resume func()) {
+	if p, ok := r.(Pauser); ok {
+		return p.Pause()
+	}
+	return func() {}
+}
+
 type tee []Renderer
+
+// Pause is part of Pauser.
+func (t tee) Pause() (resume func()) {
+	var resumes []func()
+	for _, r := range t {
+		resumes = append(resumes, Pause(r))
+	}
+	return func() {
+		for _, resume := range resumes {
+			resume()
+		}
+	}
+}
 
 func (t tee) Event(e orchestrator.Event) {
 	for _, r := range t {

@@ -263,3 +263,19 @@ func TestTeeHandsEverythingToAll(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+func TestErrorDoesNotRepeatTheHostThatStandsBeforeIt(t *testing.T) {
+	err := errors.New("web1: connect: connection refused")
+	e := orchestrator.Event{Time: at(1), Host: "web1", Step: orchestrator.StepConnect, Status: orchestrator.StatusFailed, Err: err}
+	if got, want := eventText(e), "failed: connect: connection refused"; got != want {
+		t.Errorf("event %q, want %q", got, want)
+	}
+	h := orchestrator.HostResult{Host: "web1", State: orchestrator.Unreachable, Step: orchestrator.StepConnect, Err: err}
+	if got, want := failureOf(h, false), "\nweb1: unreachable at connect\n  connect: connection refused\n"; got != want {
+		t.Errorf("failure %q, want %q", got, want)
+	}
+	e.Host = "web10"
+	if got, want := eventText(e), "failed: web1: connect: connection refused"; got != want {
+		t.Errorf("event of another host %q, want %q", got, want)
+	}
+}

@@ -23,37 +23,32 @@ const (
 
 // NewLive returns a renderer that keeps a board of hosts and steps at the
 // bottom of the terminal, prints what matters above it, and puts a summary in
-// its place at the end. The caller must call Finish, which gives the cursor
-// back. Utf8 says whether the terminal shows more than ASCII.
+// its place at the end. It draws from the first event on: what is asked before
+// that has the terminal for itself. The caller must call Finish, which gives
+// the cursor back. Utf8 says whether the terminal shows more than ASCII.
 func NewLive(terminal *os.File, title string, hosts []string, utf8 bool) Renderer {
-	l := &live{
-		terminal: terminal,
-		board:    newBoard(title, hosts, time.Now(), true, utf8),
-		ended:    make(chan struct{}),
-	}
+	l := &live{terminal: terminal, board: newBoard(title, hosts, time.Now(), true, utf8)}
 	for _, h := range hosts {
 		l.host = max(l.host, ansi.StringWidth(clean(h)))
 	}
-	l.program = tea.NewProgram(model{live: l},
-		tea.WithInput(nil), tea.WithOutput(terminal), tea.WithoutSignalHandler(), tea.WithFPS(int(time.Second/refresh)))
-	go func() {
-		defer close(l.ended)
-		_, l.err = l.program.Run()
-	}()
 	return l
 }
 
+var _ Pauser = (*live)(nil)
+
 type live struct {
 	terminal *os.File
-	program  *tea.Program
-	ended    chan struct{} // closed when the program is over
-	err      error         // of the program, once it is over
+	pauses   sync.Mutex // held while there is one
 
-	mu    sync.Mutex
-	board *board
-	above []string // lines that are not printed yet
-	host  int      // columns of the longest host name
-	over  bool
+	mu      sync.Mutex
+	board   *board
+	above   []string // lines that are not printed yet
+	host    int      // columns of the longest host name
+	begun   bool     // there was an event
+	resting bool     // nothing is to be drawn
+	over    bool
+	program chan error // gets the error of the program when it has ended; nil: none runs
+	err     error      // of programs before
 }
 
 // Event only notes what happened; the program looks for it.
@@ -64,6 +59,52 @@ func (l *live) Event(e orchestrator.Event) {
 	if worthALine(e) {
 		l.host = max(l.host, ansi.StringWidth(clean(e.Host)))
 		l.above = append(l.above, eventLine(e, l.host))
+	}
+	l.begun = true
+	l.draw()
+}
+
+// draw starts a program, when there is something to draw. The caller holds mu.
+func (l *live) draw() {
+	if !l.begun || l.resting || l.program != nil {
+		return
+	}
+	ended := make(chan error, 1)
+	l.program = ended
+	program := tea.NewProgram(model{live: l},
+		tea.WithInput(nil), tea.WithOutput(l.terminal), tea.WithoutSignalHandler(), tea.WithFPS(int(time.Second/refresh)))
+	go func() {
+		_, err := program.Run()
+		ended <- err
+	}()
+}
+
+// rest ends the program, which clears the board, and waits until it has.
+func (l *live) rest() {
+	l.mu.Lock()
+	l.resting = true
+	program := l.program
+	l.program = nil
+	l.mu.Unlock()
+	if program == nil {
+		return
+	}
+	err := <-program
+	l.mu.Lock()
+	l.err = cmp.Or(l.err, err)
+	l.mu.Unlock()
+}
+
+// Pause is part of Pauser. The next pause waits for the end of this one.
+func (l *live) Pause() (resume func()) {
+	l.pauses.Lock()
+	l.rest()
+	return func() {
+		l.mu.Lock()
+		l.resting = l.over
+		l.draw()
+		l.mu.Unlock()
+		l.pauses.Unlock()
 	}
 }
 
@@ -83,7 +124,7 @@ func (l *live) Finish(r orchestrator.Result) error {
 	l.mu.Lock()
 	l.over = true
 	l.mu.Unlock()
-	<-l.ended
+	l.rest()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, err := io.WriteString(l.terminal, strings.Join(append(l.above, ""), "\n"))
@@ -113,7 +154,7 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tick:
 		m.live.mu.Lock()
 		defer m.live.mu.Unlock()
-		if m.live.over {
+		if m.live.resting {
 			return m, tea.Quit
 		}
 		if lines := m.live.take(m.width); len(lines) > 0 {
@@ -147,7 +188,7 @@ func (m model) View() tea.View {
 	m.live.mu.Lock()
 	defer m.live.mu.Unlock()
 	text := ""
-	if !m.live.over && m.width > 0 {
+	if !m.live.resting && m.width > 0 {
 		text = strings.Join(m.live.board.view(m.width, m.height-1-linesAbove, time.Now()), "\n")
 	}
 	v := tea.NewView(text)

@@ -189,3 +189,73 @@ func TestLiveNeverWaitsForItsTerminal(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestLiveDrawsNothingWhileItIsPaused(t *testing.T) {
+	term := openTerminal(t, 100, 24)
+	live := NewLive(term.slave, "deploy shop", []string{"web1"}, true)
+	r := Tee(NewPlain(&bytes.Buffer{}, nil), live) // of which one has nothing to pause
+	started := func(step orchestrator.Step) orchestrator.Event {
+		return orchestrator.Event{Time: at(1), Host: "web1", Step: step, Status: orchestrator.StatusStarted}
+	}
+	asked := func(question string, meanwhile func()) {
+		t.Helper()
+		resume := Pause(r)
+		if _, err := fmt.Fprint(term.slave, question); err != nil {
+			t.Fatal(err)
+		}
+		term.waitFor(t, question)
+		before := term.text()
+		if !strings.HasSuffix(before, question) || strings.LastIndex(before, "\x1b[?25h") < strings.LastIndex(before, "\x1b[?25l") {
+			t.Errorf("the terminal was not given back: %q", before)
+		}
+		meanwhile()
+		time.Sleep(3 * refresh)
+		if got := strings.TrimPrefix(term.text(), before); got != "" {
+			t.Errorf("while it was paused the terminal got %q", got)
+		}
+		resume()
+	}
+
+	asked("Before the first event? ", func() {})
+	r.Event(started(orchestrator.StepConnect))
+	term.waitFor(t, "deploy shop  1 running")
+	asked("Passphrase: ", func() {
+		r.Event(orchestrator.Event{Time: at(2), Host: "web1", Step: orchestrator.StepConnect, Status: orchestrator.StatusWarning, Text: "kept for later"})
+		r.Event(started(orchestrator.StepImage))
+	})
+	term.waitFor(t, "kept for later")
+	term.waitFor(t, "deploy shop  1 running")
+
+	resume := Pause(r)
+	if err := r.Finish(result()); err != nil {
+		t.Fatal(err)
+	}
+	resume() // after the end, as when the run was told to end meanwhile
+	r.Event(started(orchestrator.StepTest))
+	all := term.close(t)
+	if !strings.HasSuffix(strings.ReplaceAll(ansi.Strip(all), "\r\n", "\n"), summaryText) {
+		t.Errorf("the summary is not the end:\n%s", all)
+	}
+	if strings.LastIndex(all, "\x1b[?25h") < strings.LastIndex(all, "\x1b[?25l") {
+		t.Error("the cursor stays hidden")
+	}
+}
+
+func TestLiveWithoutEventsIsTheSummary(t *testing.T) {
+	term := openTerminal(t, 100, 24)
+	r := NewLive(term.slave, "deploy shop", []string{"web1"}, true)
+	if err := r.Finish(result()); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.ReplaceAll(ansi.Strip(term.close(t)), "\r\n", "\n"); got != summaryText {
+		t.Error(cmp.Diff(summaryText, got))
+	}
+}
+
+func TestSummaryLeavesMistakesToTheCaller(t *testing.T) {
+	var out bytes.Buffer
+	err := Summary(&out, orchestrator.Result{Command: "deploy", Outcome: orchestrator.OutcomeUsage, Err: errors.New("no such app")})
+	if err != nil || out.Len() > 0 {
+		t.Errorf("%v, %q", err, out.String())
+	}
+}

@@ -10,12 +10,16 @@ import (
 
 // Summary writes how a run ended: the outcome, a table of the hosts, and for
 // every host that failed its step, the error and the last lines that green
-// wrote.
+// wrote. Of a run that a mistake in the files or the command line ended there
+// is nothing to sum up: the caller says which.
 func Summary(w io.Writer, r orchestrator.Result) error {
 	return summary(w, r, false)
 }
 
 func summary(w io.Writer, r orchestrator.Result, p palette) error {
+	if r.Outcome == orchestrator.OutcomeUsage {
+		return nil
+	}
 	var b strings.Builder
 	b.WriteString("\n" + p.paint(outcomeColour(r.Outcome), headline(r)) + "\n")
 	if r.Err != nil {
@@ -134,7 +138,7 @@ func failureOf(h orchestrator.HostResult, p palette) string {
 	}
 	b.WriteString("\n" + p.paint(stateColour(h.State), title) + "\n")
 	if h.Err != nil {
-		for _, line := range lines(h.Err.Error()) {
+		for _, line := range lines(cause(h.Host, h.Err)) {
 			b.WriteString("  " + line + "\n")
 		}
 	}

@@ -1,4 +1,4 @@
-package remote
+package sshconfig
 
 import (
 	"bytes"
@@ -15,15 +15,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/inventory"
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/gate"
 	"github.com/teal-deploy/teal/plugins"
 )
 
 // withoutSSH hides the ssh program.
 func withoutSSH(t *testing.T) { t.Setenv("PATH", t.TempDir()) }
 
-func resolve(t *testing.T, d *Dialer, h inventory.Host) *settings {
+func resolve(t *testing.T, d *Reader, h inventory.Host) *Settings {
 	t.Helper()
-	s, err := d.resolve(t.Context(), h)
+	s, err := d.Resolve(t.Context(), h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,38 +68,38 @@ func TestSettingsOfSSHConfig(t *testing.T) {
 	write(filepath.Join(folder, "more"), "Host web9\n  IdentityFile ~/${TEAL_TEST_KEY}\n")
 	t.Setenv("TEAL_TEST_KEY", "special")
 
-	defaults := &settings{
-		alias: "other", host: "other", port: "22", user: me.Username, timeout: 15 * time.Second, agentSocket: "/agent.sock",
-		identities: []string{home + "/.ssh/id_rsa", home + "/.ssh/id_ecdsa", home + "/.ssh/id_ecdsa_sk", home + "/.ssh/id_ed25519", home + "/.ssh/id_ed25519_sk"},
-		knownHosts: []string{home + "/.ssh/known_hosts", home + "/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"},
+	defaults := &Settings{
+		Alias: "other", Host: "other", Port: "22", User: me.Username, Timeout: 15 * time.Second, AgentSocket: "/agent.sock",
+		Identities: []string{home + "/.ssh/id_rsa", home + "/.ssh/id_ecdsa", home + "/.ssh/id_ecdsa_sk", home + "/.ssh/id_ed25519", home + "/.ssh/id_ed25519_sk"},
+		KnownHosts: []string{home + "/.ssh/known_hosts", home + "/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"},
 	}
 	web := *defaults
-	web.alias, web.host, web.port, web.user = "web1", "web1.example.com", "2222", "deploy"
-	web.identities, web.identitiesOnly = []string{home + "/keys/deploy@web1.example.com:2222"}, true
-	web.timeout, web.keyAlias, web.acceptNew = 7*time.Second, "fleet", true
-	web.jump = []inventory.Host{
+	web.Alias, web.Host, web.Port, web.User = "web1", "web1.example.com", "2222", "deploy"
+	web.Identities, web.IdentitiesOnly = []string{home + "/keys/deploy@web1.example.com:2222"}, true
+	web.Timeout, web.KeyAlias, web.AcceptNew = 7*time.Second, "fleet", true
+	web.Jump = []inventory.Host{
 		{Name: "bastion:2200", Address: "bastion", SSH: inventory.SSH{User: "ops", Port: 2200}},
 		{Name: "inner", Address: "inner"},
 	}
 	special := web
-	special.alias, special.host = "web9", "web9.example.com"
-	special.identities = []string{home + "/special", home + "/keys/deploy@web9.example.com:2222"}
+	special.Alias, special.Host = "web9", "web9.example.com"
+	special.Identities = []string{home + "/special", home + "/keys/deploy@web9.example.com:2222"}
 	direct := *defaults
-	direct.alias, direct.host, direct.agentSocket = "direct", "direct", ""
-	direct.proxyRaw = "connect --user %r %n %h %p 100%%"
-	direct.proxyCommand = "connect --user " + me.Username + " direct direct 22 100%"
-	direct.knownHosts = []string{home + "/known", home + "/known2"}
+	direct.Alias, direct.Host, direct.AgentSocket = "direct", "direct", ""
+	direct.ProxyRaw = "connect --user %r %n %h %p 100%%"
+	direct.ProxyCommand = "connect --user " + me.Username + " direct direct 22 100%"
+	direct.KnownHosts = []string{home + "/known", home + "/known2"}
 	own := inventory.SSH{
 		User: "root", Port: 2022, Identity: []string{"~/mine"}, Jump: "none", KnownHosts: []string{"~/hosts"}, HostKeys: "strict", Become: "sudo",
 	}
 	overridden := web
-	overridden.user, overridden.port, overridden.jump = "root", "2022", nil
-	overridden.identities, overridden.identitiesGiven = []string{home + "/mine"}, true
-	overridden.knownHosts, overridden.acceptNew, overridden.become = []string{home + "/hosts"}, false, "sudo"
+	overridden.User, overridden.Port, overridden.Jump = "root", "2022", nil
+	overridden.Identities, overridden.IdentitiesGiven = []string{home + "/mine"}, true
+	overridden.KnownHosts, overridden.AcceptNew, overridden.Become = []string{home + "/hosts"}, false, "sudo"
 
 	tests := map[string]struct {
 		host inventory.Host
-		want settings
+		want Settings
 	}{
 		"nothing said":           {inventory.Host{Name: "other"}, *defaults},
 		"a block":                {inventory.Host{Name: "web1"}, web},
@@ -115,11 +116,11 @@ func TestSettingsOfSSHConfig(t *testing.T) {
 				withoutSSH(t)
 			}
 			for name, tt := range tests {
-				got := resolve(t, &Dialer{Config: file}, tt.host)
-				got.identities = slices.DeleteFunc(got.identities, func(file string) bool {
+				got := resolve(t, &Reader{Gates: new(gate.Set), Log: slog.New(slog.DiscardHandler), File: file}, tt.host)
+				got.Identities = slices.DeleteFunc(got.Identities, func(file string) bool {
 					return strings.HasSuffix(file, "/id_xmss") || strings.HasSuffix(file, "/id_dsa") // not in all versions
 				})
-				if diff := cmp.Diff(tt.want, *got, cmp.AllowUnexported(settings{})); diff != "" {
+				if diff := cmp.Diff(tt.want, *got); diff != "" {
 					t.Errorf("%s:\n%s", name, diff)
 				}
 			}
@@ -127,8 +128,8 @@ func TestSettingsOfSSHConfig(t *testing.T) {
 	}
 }
 
-func withJump(s settings, hosts ...inventory.Host) settings {
-	s.jump = hosts
+func withJump(s Settings, hosts ...inventory.Host) Settings {
+	s.Jump = hosts
 	return s
 }
 
@@ -138,14 +139,14 @@ func TestConfigThatOnlySSHUnderstandsIsLeftOutWithAWarning(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	d := &Dialer{Config: file, Log: slog.New(slog.NewTextHandler(&log, nil))}
-	if got := resolve(t, d, inventory.Host{Name: "web1"}); got.user != "deploy" {
-		t.Errorf("with ssh: user %q", got.user)
+	d := &Reader{Gates: new(gate.Set), Log: slog.New(slog.NewTextHandler(&log, nil)), File: file}
+	if got := resolve(t, d, inventory.Host{Name: "web1"}); got.User != "deploy" {
+		t.Errorf("with ssh: user %q", got.User)
 	}
 	withoutSSH(t)
 	got := resolve(t, d, inventory.Host{Name: "web1"})
-	if got.user == "deploy" || !strings.Contains(log.String(), file) {
-		t.Errorf("user %q; log: %s", got.user, log.String())
+	if got.User == "deploy" || !strings.Contains(log.String(), file) {
+		t.Errorf("user %q; log: %s", got.User, log.String())
 	}
 }
 
@@ -154,7 +155,7 @@ func TestConfigThatSSHRefusesIsRefused(t *testing.T) {
 	if err := os.WriteFile(file, []byte("Port many\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := (&Dialer{Config: file}).resolve(t.Context(), inventory.Host{Name: "web1"})
+	_, err := (&Reader{Gates: new(gate.Set), Log: slog.New(slog.DiscardHandler), File: file}).Resolve(t.Context(), inventory.Host{Name: "web1"})
 	if !errors.Is(err, plugins.Invalid) || !strings.Contains(err.Error(), "line 1") {
 		t.Errorf("got %v", err)
 	}

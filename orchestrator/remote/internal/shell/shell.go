@@ -1,15 +1,5 @@
-package remote
-
-import (
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
-
-	"github.com/teal-deploy/teal/plugins"
-)
-
-// How a command reaches the host.
+// Package shell turns a command into what a host's login shell gets, and into
+// what follows on standard input.
 //
 // sshd hands one line to the login shell, and login shells differ: fish reads
 // a backslash in single quotes in its own way, csh an exclamation mark and a
@@ -24,12 +14,22 @@ import (
 // mark (what came before it is chatter of the login shell), reads from standard
 // input what must not stand on a command line, and runs the command under the
 // leash.
+package shell
 
-// mark separates what login shells and sudo print from what the command
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/teal-deploy/teal/plugins"
+)
+
+// Mark separates what login shells and sudo print from what the command
 // prints. It also says that sudo took the password.
-const mark = "<teal:run>\n"
+const Mark = "<teal:run>\n"
 
-// sync ends what standard input may hold of a password that sudo did not ask
+// syncLine ends what standard input may hold of a password that sudo did not ask
 // for.
 const syncLine = ":teal:sync:"
 
@@ -42,7 +42,7 @@ const maxLine = 96 << 10
 // give none. /proc tells, and setsid cures.
 const startScript = `o=$1
 [ -z "$2" ] || export SSH_AUTH_SOCK="$2"
-read -r t </proc/$$/stat && set -- ${t##*) }
+{ read -r t </proc/$$/stat; } 2>/dev/null && set -- ${t##*) }
 if [ "$3" = $$ ] || ! command -v setsid >/dev/null
 then eval "$(printf "$o")"
 else exec setsid sh -c 'eval "$(printf "$1")"' teal "$o"
@@ -100,7 +100,7 @@ if [ $s = end ]; then exec >/dev/null; while read -r t; do :; done; fi
 func pipeScript() string {
 	return `exec 3<&0 4>&2 </dev/null 2>/dev/null
 trap : TERM
-sh -c ` + quote(pumpScript) + ` teal <&3 2>&4 3<&- 4>&- | {
+sh -c ` + Quote(pumpScript) + ` teal <&3 2>&4 3<&- 4>&- | {
  exec 3<&-
  trap : TERM
  IFS= read -r w
@@ -120,38 +120,40 @@ func sudoScript(password bool) string {
 	if password {
 		flags = "-k -S -p ''"
 	}
-	return "exec sudo " + flags + " -H -- sh -c " + quote(startScript) + ` teal "$1" "$SSH_AUTH_SOCK"`
+	return "exec sudo " + flags + " -H -- sh -c " + Quote(startScript) + ` teal "$1" "$SSH_AUTH_SOCK"`
 }
 
-// A become says how a command gets the rights of root.
-type become int
+// A Become says how a command gets the rights of root.
+type Become int
 
+// The ways to become root, or not to.
 const (
-	becomeNone     become = iota // as the login user
-	becomeSudo                   // sudo asks for nothing
-	becomePassword               // sudo asks for a password
+	None         Become = iota // as the login user
+	Sudo                       // sudo asks for nothing
+	SudoPassword               // sudo asks for a password
 )
 
-// A wire is what goes to the host for one command: the line for the login
+// A Wire is what goes to the host for one command: the line for the login
 // shell, then, on standard input, the lines that follow the mark.
-type wire struct {
-	line   string
-	header string // "" or lines that are sent before standard input proper
+type Wire struct {
+	Line   string
+	Header string // "" or lines that are sent before standard input proper
 }
 
-// encode returns the wire form of cmd. keepAgent leaves the command the
+// Encode returns what goes to the host for cmd. An error says what no shell can
+// pass on. keepAgent leaves the command the
 // forwarded agent.
-func encode(cmd *plugins.Command, b become, keepAgent bool) (wire, error) {
+func Encode(cmd *plugins.Command, b Become, keepAgent bool) (Wire, error) {
 	if err := check(cmd); err != nil {
-		return wire{}, err
+		return Wire{}, err
 	}
 	head := prologue
 	if !keepAgent {
 		head += "unset SSH_AUTH_SOCK\n"
 	}
-	head += "printf " + quote(strings.ReplaceAll(mark, "\n", `\n`)) + "\n"
+	head += "printf " + Quote(strings.ReplaceAll(Mark, "\n", `\n`)) + "\n"
 	var sync string
-	if b == becomePassword {
+	if b == SudoPassword {
 		head += syncScript
 		sync = syncLine + "\n"
 	}
@@ -163,24 +165,24 @@ func encode(cmd *plugins.Command, b become, keepAgent bool) (wire, error) {
 	body = "set -- " + quoteAll(cmd.Args) + "\n" + body
 
 	start := startScript
-	if b != becomeNone {
-		start = sudoScript(b == becomePassword)
+	if b != None {
+		start = sudoScript(b == SudoPassword)
 	}
 	if header != "" {
 		head += headerScript
 	}
-	w := wire{line: line(start, head+body)}
-	if len(w.line) > maxLine {
+	w := Wire{Line: line(start, head+body)}
+	if len(w.Line) > maxLine {
 		if header == "" {
 			head += headerScript
 		}
 		header += body
-		w.line = line(start, head+":")
+		w.Line = line(start, head+":")
 	}
 	if header != "" {
 		header = escapeLine(header) + "\n"
 	}
-	w.header = sync + header
+	w.Header = sync + header
 	return w, nil
 }
 
@@ -224,20 +226,20 @@ func isName(s string) bool {
 func exports(env map[string]string) string {
 	var b strings.Builder
 	for _, k := range slices.Sorted(maps.Keys(env)) {
-		b.WriteString("export " + k + "=" + quote(env[k]) + "\n")
+		b.WriteString("export " + k + "=" + Quote(env[k]) + "\n")
 	}
 	return b.String()
 }
 
-// quote makes s one word of a POSIX shell.
-func quote(s string) string {
+// Quote makes s one word of a POSIX shell.
+func Quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func quoteAll(args []string) string {
 	quoted := make([]string, len(args))
 	for i, a := range args {
-		quoted[i] = quote(a)
+		quoted[i] = Quote(a)
 	}
 	return strings.Join(quoted, " ")
 }

@@ -1,4 +1,4 @@
-package remote
+package shell
 
 import (
 	"errors"
@@ -14,10 +14,10 @@ const maxFrame = 256 << 10
 // errOver says that nobody wants the rest of an input.
 var errOver = errors.New("the command is over")
 
-// pump writes what b gathers to w, in the frames that pumpScript takes apart,
-// and then the end. It returns the error of b's reader; one of w only says that
+// Pump writes the input to w, in the frames that pumpScript takes apart,
+// and then the end. It returns the error of the reader; one of w only says that
 // the command is over.
-func pump(w io.Writer, b *batch) error {
+func (b *Input) Pump(w io.Writer) error {
 	for {
 		data, err := b.next()
 		if len(data) > 0 {
@@ -38,8 +38,9 @@ func pump(w io.Writer, b *batch) error {
 	}
 }
 
-// A batch gathers what a reader gives while the last frame is on its way.
-type batch struct {
+// An Input carries a reader to the host. It gathers what the reader gives while
+// the last frame is on its way.
+type Input struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	data    []byte
@@ -47,14 +48,16 @@ type batch struct {
 	stopped bool
 }
 
-func newBatch() *batch {
-	b := new(batch)
+// NewInput returns an Input that reads r to its end, or until Stop.
+func NewInput(r io.Reader) *Input {
+	b := new(Input)
 	b.changed.L = &b.mu
+	go b.fill(r)
 	return b
 }
 
 // fill reads r to its end, or until nobody wants it.
-func (b *batch) fill(r io.Reader) {
+func (b *Input) fill(r io.Reader) {
 	buf := make([]byte, maxFrame)
 	for {
 		n, err := r.Read(buf)
@@ -73,8 +76,8 @@ func (b *batch) fill(r io.Reader) {
 	}
 }
 
-// next waits for data, the reader's error or stop, and takes what there is.
-func (b *batch) next() ([]byte, error) {
+// next waits for data, the reader's error or Stop, and takes what there is.
+func (b *Input) next() ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for len(b.data) == 0 && b.err == nil && !b.stopped {
@@ -89,8 +92,8 @@ func (b *batch) next() ([]byte, error) {
 	return data, b.err
 }
 
-// stop makes next and fill end, fill after the read that it may be in.
-func (b *batch) stop() {
+// Stop makes Pump and the reading end, the reading after the read that it may be in.
+func (b *Input) Stop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stopped = true

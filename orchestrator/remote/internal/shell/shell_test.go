@@ -1,4 +1,4 @@
-package remote
+package shell
 
 import (
 	"bytes"
@@ -25,22 +25,22 @@ func shells(t testing.TB) [][]string {
 }
 
 func TestLineHoldsNothingThatALoginShellTakesForMore(t *testing.T) {
-	w, err := encode(&plugins.Command{
+	w, err := Encode(&plugins.Command{
 		Args: []string{"echo", "'\"$`\\!\n\t*?[~#;&|<>(){}%^é"}, Env: map[string]string{"A": "secret"}, Stdin: strings.NewReader(""),
-	}, becomePassword, true)
+	}, SudoPassword, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	words := strings.SplitN(w.line, "'", 5)
+	words := strings.SplitN(w.Line, "'", 5)
 	if len(words) != 5 || words[0] != "sh -c " || words[2] != " teal " || words[4] != "" {
-		t.Fatalf("the line is not one of four words: %s", w.line)
+		t.Fatalf("the line is not one of four words: %s", w.Line)
 	}
 	for _, c := range []byte(words[3]) {
 		if !harmless(c) && c != '\\' {
 			t.Errorf("%q is in the script", c)
 		}
 	}
-	if strings.Contains(w.line, "secret") || !strings.Contains(w.header, "secret") {
+	if strings.Contains(w.Line, "secret") || !strings.Contains(w.Header, "secret") {
 		t.Error("a value is not where it belongs")
 	}
 }
@@ -49,27 +49,27 @@ func TestEncodeChoosesTheWay(t *testing.T) {
 	long := strings.Repeat("!", maxLine)
 	tests := map[string]struct {
 		cmd    plugins.Command
-		become become
+		become Become
 		header int // lines
 	}{
-		"plain":              {plugins.Command{Args: []string{"true"}}, becomeNone, 0},
-		"variables":          {plugins.Command{Args: []string{"true"}, Env: map[string]string{"A": "1\n2"}}, becomeNone, 1},
-		"long":               {plugins.Command{Args: []string{"echo", long}}, becomeNone, 1},
-		"long and variables": {plugins.Command{Args: []string{"echo", long}, Env: map[string]string{"A": "1"}}, becomeNone, 1},
-		"sudo":               {plugins.Command{Args: []string{"true"}}, becomeSudo, 0},
-		"sudo's password":    {plugins.Command{Args: []string{"true"}}, becomePassword, 1},
-		"all":                {plugins.Command{Args: []string{"echo", long}, Env: map[string]string{"A": "1"}}, becomePassword, 2},
+		"plain":              {plugins.Command{Args: []string{"true"}}, None, 0},
+		"variables":          {plugins.Command{Args: []string{"true"}, Env: map[string]string{"A": "1\n2"}}, None, 1},
+		"long":               {plugins.Command{Args: []string{"echo", long}}, None, 1},
+		"long and variables": {plugins.Command{Args: []string{"echo", long}, Env: map[string]string{"A": "1"}}, None, 1},
+		"sudo":               {plugins.Command{Args: []string{"true"}}, Sudo, 0},
+		"sudo's password":    {plugins.Command{Args: []string{"true"}}, SudoPassword, 1},
+		"all":                {plugins.Command{Args: []string{"echo", long}, Env: map[string]string{"A": "1"}}, SudoPassword, 2},
 	}
 	for name, tt := range tests {
-		w, err := encode(&tt.cmd, tt.become, false)
+		w, err := Encode(&tt.cmd, tt.become, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Count(w.header, "\n"); got != tt.header {
+		if got := strings.Count(w.Header, "\n"); got != tt.header {
 			t.Errorf("%s: %d lines before standard input, want %d", name, got, tt.header)
 		}
-		if len(w.line) > maxLine {
-			t.Errorf("%s: the line has %d bytes", name, len(w.line))
+		if len(w.Line) > maxLine {
+			t.Errorf("%s: the line has %d bytes", name, len(w.Line))
 		}
 	}
 }
@@ -85,11 +85,11 @@ func roundTrip(t testing.TB, shell []string, arg, value string, input *string) s
 	if input != nil {
 		cmd.Stdin = strings.NewReader(*input)
 	}
-	w, err := encode(&cmd, becomeNone, false)
+	w, err := Encode(&cmd, None, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(shell[0], append(shell[1:], "-c", w.line)...)
+	c := exec.Command(shell[0], append(shell[1:], "-c", w.Line)...)
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -99,11 +99,9 @@ func roundTrip(t testing.TB, shell []string, arg, value string, input *string) s
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = io.WriteString(in, w.header)
+	_, _ = io.WriteString(in, w.Header)
 	if input != nil {
-		b := newBatch()
-		go b.fill(cmd.Stdin)
-		if err := pump(in, b); err != nil {
+		if err := NewInput(cmd.Stdin).Pump(in); err != nil {
 			t.Error(err)
 		}
 	}
@@ -111,7 +109,7 @@ func roundTrip(t testing.TB, shell []string, arg, value string, input *string) s
 	if err := c.Wait(); err != nil {
 		t.Fatalf("%v: %v: %s", shell, err, stderr.Bytes())
 	}
-	got, ok := strings.CutPrefix(out.String(), mark)
+	got, ok := strings.CutPrefix(out.String(), Mark)
 	if !ok {
 		t.Fatalf("%v: no mark: %q", shell, out.String())
 	}
@@ -157,7 +155,7 @@ func FuzzTextPassesEveryShell(f *testing.F) {
 
 func TestQuote(t *testing.T) {
 	for in, want := range map[string]string{"": "''", "a b": "'a b'", "it's": `'it'\''s'`} {
-		if got := quote(in); got != want {
+		if got := Quote(in); got != want {
 			t.Errorf("%q: got %s", in, got)
 		}
 	}
@@ -170,10 +168,10 @@ func TestQuote(t *testing.T) {
 }
 
 func TestMarkWriterFindsTheMarkInPieces(t *testing.T) {
-	text := "noise\n" + mark + "output " + mark
+	text := "noise\n" + Mark + "output " + Mark
 	for size := 1; size <= len(text); size++ {
 		var out bytes.Buffer
-		m := newMarkWriter(&out)
+		m := NewMarkWriter(&out)
 		for rest := []byte(text); len(rest) > 0; {
 			n := min(size, len(rest))
 			if _, err := m.Write(rest[:n]); err != nil {
@@ -181,28 +179,15 @@ func TestMarkWriterFindsTheMarkInPieces(t *testing.T) {
 			}
 			rest = rest[n:]
 		}
-		if noise, seen := m.before(); out.String() != "output "+mark || string(noise) != "noise\n" || !seen {
+		if noise, seen := m.Before(); out.String() != "output "+Mark || string(noise) != "noise\n" || !seen {
 			t.Errorf("in pieces of %d: %q after %q", size, out.String(), noise)
 		}
 	}
-	m := newMarkWriter(io.Discard)
+	m := NewMarkWriter(io.Discard)
 	for range 100 {
 		_, _ = m.Write(make([]byte, 10000))
 	}
-	if noise, seen := m.before(); len(noise) > 2*tailSize || seen {
+	if noise, seen := m.Before(); len(noise) > 2*maxNoise || seen {
 		t.Errorf("%d bytes are kept", len(noise))
-	}
-}
-
-func TestTailKeepsTheEnd(t *testing.T) {
-	var all bytes.Buffer
-	tail := new(tail)
-	for i := range 500 {
-		p := bytes.Repeat([]byte{byte(i)}, 997)
-		_, _ = tail.Write(p)
-		all.Write(p)
-	}
-	if !bytes.Equal(tail.bytes(), all.Bytes()[all.Len()-tailSize:]) {
-		t.Error("it is another end")
 	}
 }

@@ -1,4 +1,7 @@
-package remote
+// Package keys collects the private keys that may be used somewhere: from
+// files, with their certificates, and from the operator's agent; and lends
+// them to a host without giving them away.
+package keys
 
 import (
 	"bytes"
@@ -13,30 +16,32 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/gate"
 )
 
 // passphraseTries is how often the operator may mistype.
 const passphraseTries = 3
 
-// A key is a signer with the name that a person knows it by.
-type key struct {
-	name   string
-	signer ssh.Signer
+// A Key is a signer with the name that a person knows it by.
+type Key struct {
+	Name   string
+	Signer ssh.Signer
 }
 
-// A keyring collects keys to be offered, in order, each once.
-type keyring struct {
-	agent   *agentConn
-	hold    func() (resume func())                             // stops a clock while somebody is asked
-	decrypt func(file string, text []byte) (ssh.Signer, error) // nil: nobody can be asked
+// A Ring collects keys to be offered, in order, each once.
+type Ring struct {
+	Agent   *Agent
+	Hold    func() (resume func())                             // stops a clock while somebody is asked
+	Decrypt func(file string, text []byte) (ssh.Signer, error) // nil: nobody can be asked
 
-	keys   []key
-	locked []string // what cannot be offered, and why
+	Keys   []Key
+	Locked []string // what cannot be offered, and why
 }
 
-// addFile adds the key of a file with its certificate. The agent goes first:
+// AddFile adds the key of a file with its certificate. The agent goes first:
 // it spares the passphrase. given says that a missing file is no default.
-func (r *keyring) addFile(file string, given bool) {
+func (r *Ring) AddFile(file string, given bool) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		pub, _ := publicHalf(file + ".pub")
@@ -66,15 +71,15 @@ func (r *keyring) addFile(file string, given bool) {
 	}
 	switch {
 	case r.addFromAgent(file, pub):
-	case r.decrypt == nil:
+	case r.Decrypt == nil:
 		r.lock(file, errors.New("encrypted, and the agent does not hold it"))
 	case pub != nil:
 		// The passphrase is asked for once the host has said that it would
 		// take this key.
-		r.add(file, &slowSigner{pub, r.hold, func() (ssh.Signer, error) { return r.decrypt(file, text) }})
+		r.add(file, &slowSigner{pub, r.Hold, func() (ssh.Signer, error) { return r.Decrypt(file, text) }})
 	default:
-		resume := r.hold()
-		signer, err := r.decrypt(file, text)
+		resume := r.Hold()
+		signer, err := r.Decrypt(file, text)
 		resume()
 		if err != nil {
 			r.lock(file, err)
@@ -85,38 +90,38 @@ func (r *keyring) addFile(file string, given bool) {
 }
 
 // addFromAgent adds what the agent holds for pub: the key and certificates.
-func (r *keyring) addFromAgent(file string, pub ssh.PublicKey) bool {
+func (r *Ring) addFromAgent(file string, pub ssh.PublicKey) bool {
 	if pub == nil {
 		return false
 	}
 	found := false
-	for _, k := range r.agent.keys {
+	for _, k := range r.Agent.keys {
 		if equal(plainKey(k.pub), pub) {
-			r.add(file, k.slow(r.hold))
+			r.add(file, k.slow(r.Hold))
 			found = true
 		}
 	}
 	return found
 }
 
-// addAgent adds all that the agent holds.
-func (r *keyring) addAgent() {
-	if r.agent.err != nil {
-		r.locked = append(r.locked, fmt.Sprintf("the agent's keys (%v)", r.agent.err))
+// AddAgent adds all that the agent holds.
+func (r *Ring) AddAgent() {
+	if r.Agent.err != nil {
+		r.Locked = append(r.Locked, fmt.Sprintf("the agent's keys (%v)", r.Agent.err))
 	}
-	for _, k := range r.agent.keys {
-		r.append(k.name, k.slow(r.hold))
+	for _, k := range r.Agent.keys {
+		r.append(k.name, k.slow(r.Hold))
 	}
 }
 
-// addCertificates adds certificates that lie elsewhere, each before the key
+// AddCertificates adds certificates that lie elsewhere, each before the key
 // that it is for.
-func (r *keyring) addCertificates(files []string) {
+func (r *Ring) AddCertificates(files []string) {
 	for _, file := range files {
-		for i, k := range r.keys {
-			signer, err := certify(file, k.signer)
+		for i, k := range r.Keys {
+			signer, err := certify(file, k.Signer)
 			if err == nil {
-				r.keys = append(r.keys[:i:i], append([]key{{file, signer}}, r.keys[i:]...)...)
+				r.Keys = append(r.Keys[:i:i], append([]Key{{file, signer}}, r.Keys[i:]...)...)
 				break
 			}
 		}
@@ -124,7 +129,7 @@ func (r *keyring) addCertificates(files []string) {
 }
 
 // add adds a file's key, after the certificate beside it.
-func (r *keyring) add(file string, signer ssh.Signer) {
+func (r *Ring) add(file string, signer ssh.Signer) {
 	certificate := file + "-cert.pub"
 	if signer, err := certify(certificate, signer); err == nil {
 		r.append(certificate, signer)
@@ -134,17 +139,17 @@ func (r *keyring) add(file string, signer ssh.Signer) {
 	r.append(file, signer)
 }
 
-func (r *keyring) append(name string, signer ssh.Signer) {
-	for _, k := range r.keys {
-		if equal(k.signer.PublicKey(), signer.PublicKey()) {
+func (r *Ring) append(name string, signer ssh.Signer) {
+	for _, k := range r.Keys {
+		if equal(k.Signer.PublicKey(), signer.PublicKey()) {
 			return
 		}
 	}
-	r.keys = append(r.keys, key{name, signer})
+	r.Keys = append(r.Keys, Key{name, signer})
 }
 
-func (r *keyring) lock(name string, err error) {
-	r.locked = append(r.locked, fmt.Sprintf("%s (%v)", name, err))
+func (r *Ring) lock(name string, err error) {
+	r.Locked = append(r.Locked, fmt.Sprintf("%s (%v)", name, err))
 }
 
 // certify joins the certificate of a file with the key that it is for.
@@ -207,47 +212,50 @@ func (s *slowSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm st
 	return signer.Sign(rand, data)
 }
 
-// keyCache keeps decrypted keys for the run, so that nobody is asked twice.
-type keyCache struct {
-	gates gates
+// A Cache keeps decrypted keys for the run, so that nobody is asked twice. The
+// zero value is ready for use.
+type Cache struct {
+	gates gate.Set
 	mu    sync.Mutex
 	keys  map[string]ssh.Signer
 	errs  map[string]error
 }
 
-// decrypter returns a function that decrypts key files, nil when there is
-// nobody to ask.
-func (d *Dialer) decrypter(ctx context.Context) func(string, []byte) (ssh.Signer, error) {
-	if d.Passphrase == nil {
+// Decrypter returns a function that decrypts key files and asks for their
+// passphrases; nil when ask is.
+func (k *Cache) Decrypter(
+	ctx context.Context, ask func(ctx context.Context, keyFile string) (string, error),
+) func(string, []byte) (ssh.Signer, error) {
+	if ask == nil {
 		return nil
 	}
 	return func(file string, text []byte) (ssh.Signer, error) {
-		leave, err := d.keys.gates.enter(ctx, file, 1)
+		leave, err := k.gates.Enter(ctx, file, 1)
 		if err != nil {
 			return nil, err
 		}
 		defer leave()
-		if signer, err := d.keys.load(file); signer != nil || err != nil {
+		if signer, err := k.load(file); signer != nil || err != nil {
 			return signer, err
 		}
-		signer, err := decrypt(text, func() (string, error) { return d.Passphrase(ctx, file) })
+		signer, err := decrypt(text, func() (string, error) { return ask(ctx, file) })
 		if err != nil {
 			err = fmt.Errorf("decrypt %s: %w", file, err)
 		}
 		if ctx.Err() == nil { // what a cancelled question brought holds for nobody else
-			d.keys.store(file, signer, err)
+			k.store(file, signer, err)
 		}
 		return signer, err
 	}
 }
 
-func (k *keyCache) load(file string) (ssh.Signer, error) {
+func (k *Cache) load(file string) (ssh.Signer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.keys[file], k.errs[file]
 }
 
-func (k *keyCache) store(file string, signer ssh.Signer, err error) {
+func (k *Cache) store(file string, signer ssh.Signer, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.keys == nil {
@@ -274,9 +282,9 @@ func decrypt(text []byte, ask func() (string, error)) (ssh.Signer, error) {
 	return nil, errors.New("the passphrase is wrong")
 }
 
-// An agentConn is a connection to the operator's agent. It serves one login:
+// An Agent is a connection to the operator's agent. It serves one login:
 // an agent may restart at any time.
-type agentConn struct {
+type Agent struct {
 	conn net.Conn // nil: no agent
 	stop func() bool
 	keys []agentKey
@@ -296,10 +304,10 @@ func (k agentKey) slow(hold func() func()) ssh.Signer {
 	return &slowSigner{k.pub, hold, func() (ssh.Signer, error) { return k.signer, nil }}
 }
 
-// openAgent connects to the agent at socket, or to none when that is empty.
+// OpenAgent connects to the agent at socket, or to none when that is empty.
 // It is closed when ctx ends.
-func openAgent(ctx context.Context, socket string) *agentConn {
-	a := new(agentConn)
+func OpenAgent(ctx context.Context, socket string) *Agent {
+	a := new(Agent)
 	if socket == "" {
 		return a
 	}
@@ -324,7 +332,8 @@ func openAgent(ctx context.Context, socket string) *agentConn {
 	return a
 }
 
-func (a *agentConn) close() {
+// Close closes the connection. A nil Agent is closed.
+func (a *Agent) Close() {
 	if a != nil && a.conn != nil {
 		a.stop()
 		_ = a.conn.Close()

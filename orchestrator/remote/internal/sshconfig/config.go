@@ -1,11 +1,20 @@
-package remote
+// Package sshconfig finds out how a host is reached: what the inventory says
+// goes first, then the operator's ssh_config, then what OpenSSH assumes.
+//
+// ssh itself is asked (ssh -G), because it alone knows all of Match, Include and
+// canonical names; github.com/kevinburke/ssh_config serves where there is no ssh
+// program. What either leaves to its user, ~ and tokens such as %h, is expanded
+// here.
+package sshconfig
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -18,48 +27,83 @@ import (
 	"github.com/kevinburke/ssh_config"
 
 	"github.com/teal-deploy/teal/inventory"
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/gate"
 	"github.com/teal-deploy/teal/plugins"
 )
 
-// settings are what is known about reaching a host: the inventory's own keys,
+// Settings are what is known about reaching a host: the inventory's own keys,
 // then ssh_config, then defaults.
-type settings struct {
-	alias string // what a person would type after ssh
-	host  string // what to connect to
-	port  string
-	user  string
+type Settings struct {
+	Alias string // what a person would type after ssh
+	Host  string // what to connect to
+	Port  string
+	User  string
 
-	identities      []string // key files, first first
-	certificates    []string
-	identitiesGiven bool   // by the inventory: a missing file is worth a word
-	identitiesOnly  bool   // offer no other key of the agent
-	agentSocket     string // "": no agent
+	Identities      []string // key files, first first
+	Certificates    []string
+	IdentitiesGiven bool   // by the inventory: a missing file is worth a word
+	IdentitiesOnly  bool   // offer no other key of the agent
+	AgentSocket     string // "": no agent
 
-	jump         []inventory.Host // the chain of jump hosts, the nearest first
-	proxyCommand string           // expanded
-	proxyRaw     string           // as written: equal for all hosts behind it
+	Jump         []inventory.Host // the chain of jump hosts, the nearest first
+	ProxyCommand string           // expanded
+	ProxyRaw     string           // as written: equal for all hosts behind it
 
-	knownHosts []string // files
-	keyAlias   string   // the name in them; "": host
-	acceptNew  bool     // write unknown host keys there
+	KnownHosts []string // files
+	KeyAlias   string   // the name in them; "": host
+	AcceptNew  bool     // write unknown host keys there
 
-	timeout time.Duration
-	become  string
+	Timeout time.Duration
+	Become  string
 }
 
-func (s *settings) address() string { return net.JoinHostPort(s.host, s.port) }
+// Address is what to connect to, with the port.
+func (s *Settings) Address() string { return net.JoinHostPort(s.Host, s.Port) }
 
-// login is how a person writes the account: "deploy@web1".
-func (s *settings) login() string { return s.user + "@" + s.alias }
-
-// gate names what handshakes are counted by. What a proxy command leads
-// through cannot be known, so it is taken for one address.
-func (s *settings) gate() string {
-	if s.proxyRaw != "" {
-		return s.proxyRaw
+// HostKeyName is what known_hosts files call the host.
+func (s *Settings) HostKeyName() string {
+	if s.KeyAlias != "" {
+		return net.JoinHostPort(s.KeyAlias, "22")
 	}
-	return s.address()
+	return s.Address()
 }
+
+// Login is how a person writes the account: "deploy@web1".
+func (s *Settings) Login() string { return s.User + "@" + s.Alias }
+
+// Gate names what handshakes are counted by. What a proxy command leads
+// through cannot be known, so it is taken for one address.
+func (s *Settings) Gate() string {
+	if s.ProxyRaw != "" {
+		return s.ProxyRaw
+	}
+	return s.Address()
+}
+
+// ExpandPaths expands ~, ${VARIABLES} and tokens in names of files.
+func (s *Settings) ExpandPaths(names []string) ([]string, error) {
+	x, err := newExpander(s)
+	if err != nil {
+		return nil, err
+	}
+	return x.paths(names)
+}
+
+// A Reader reads settings.
+type Reader struct {
+	File       string        // in place of the user's and the system's, as ssh -F; "none" reads neither
+	KnownHosts []string      // in place of ssh_config's; an inventory's own go first
+	Timeout    time.Duration // where ssh_config has no ConnectTimeout; 0: 15 seconds
+	Log        *slog.Logger  // for files that cannot be used
+	Gates      *gate.Set     // limits how many ssh -G run at a time
+}
+
+const (
+	defaultTimeout = 15 * time.Second
+	atOnce         = 8 // ssh -G processes
+)
+
+func invalid(err error) error { return &plugins.Error{Kind: plugins.Invalid, Err: err} }
 
 // sshConfig is what ssh_config says of one host: keys in lower case, values in
 // order.
@@ -72,68 +116,68 @@ func (c sshConfig) first(key string) string {
 	return ""
 }
 
-// resolve finds the settings of h.
-func (d *Dialer) resolve(ctx context.Context, h inventory.Host) (*settings, error) {
-	s := &settings{alias: or(h.Address, h.Name), become: h.SSH.Become}
-	if s.alias == "" || strings.HasPrefix(s.alias, "-") {
-		return nil, kindError(plugins.Invalid, fmt.Errorf("%q is no address", s.alias))
+// Resolve finds the settings of h.
+func (r *Reader) Resolve(ctx context.Context, h inventory.Host) (*Settings, error) {
+	s := &Settings{Alias: cmp.Or(h.Address, h.Name), Become: h.SSH.Become}
+	if s.Alias == "" || strings.HasPrefix(s.Alias, "-") {
+		return nil, invalid(fmt.Errorf("%q is no address", s.Alias))
 	}
-	if s.become != "" && s.become != "sudo" {
-		return nil, kindError(plugins.Invalid, fmt.Errorf("become = %q is not known: use \"sudo\"", s.become))
+	if s.Become != "" && s.Become != "sudo" {
+		return nil, invalid(fmt.Errorf("become = %q is not known: use \"sudo\"", s.Become))
 	}
-	config, err := d.readConfig(ctx, s.alias, h.SSH)
+	config, err := r.readConfig(ctx, s.Alias, h.SSH)
 	if err != nil {
 		return nil, err
 	}
-	s.host = or(config.first("hostname"), s.alias)
-	s.port = or(config.first("port"), "22")
+	s.Host = cmp.Or(config.first("hostname"), s.Alias)
+	s.Port = cmp.Or(config.first("port"), "22")
 	if h.SSH.Port != 0 {
-		s.port = strconv.Itoa(int(h.SSH.Port))
+		s.Port = strconv.Itoa(int(h.SSH.Port))
 	}
-	if s.user = or(h.SSH.User, config.first("user")); s.user == "" {
+	if s.User = cmp.Or(h.SSH.User, config.first("user")); s.User == "" {
 		me, err := user.Current()
 		if err != nil {
-			return nil, kindError(plugins.Invalid, fmt.Errorf("find the login user: %w", err))
+			return nil, invalid(fmt.Errorf("find the login user: %w", err))
 		}
-		s.user = me.Username
+		s.User = me.Username
 	}
-	if err := s.expandAll(config, h.SSH, d); err != nil {
-		return nil, kindError(plugins.Invalid, err)
+	if err := s.expandAll(config, h.SSH, r); err != nil {
+		return nil, invalid(err)
 	}
-	s.timeout = or(d.Timeout, defaultTimeout)
+	s.Timeout = cmp.Or(r.Timeout, defaultTimeout)
 	if seconds, err := strconv.Atoi(config.first("connecttimeout")); err == nil && seconds > 0 {
-		s.timeout = time.Duration(seconds) * time.Second
+		s.Timeout = time.Duration(seconds) * time.Second
 	}
 	return s, nil
 }
 
 // expandAll fills what may hold tokens such as %h.
-func (s *settings) expandAll(config sshConfig, own inventory.SSH, d *Dialer) (err error) {
-	s.keyAlias = config.first("hostkeyalias")
+func (s *Settings) expandAll(config sshConfig, own inventory.SSH, r *Reader) (err error) {
+	s.KeyAlias = config.first("hostkeyalias")
 	x, err := newExpander(s)
 	if err != nil {
 		return err
 	}
 	identities := config["identityfile"]
 	if len(own.Identity) > 0 {
-		identities, s.identitiesGiven = own.Identity, true
+		identities, s.IdentitiesGiven = own.Identity, true
 	}
 	known := append(fields(config["userknownhostsfile"]), fields(config["globalknownhostsfile"])...)
 	if len(own.KnownHosts) > 0 {
 		known = own.KnownHosts
-	} else if len(d.KnownHosts) > 0 {
-		known = d.KnownHosts
+	} else if len(r.KnownHosts) > 0 {
+		known = r.KnownHosts
 	}
-	s.identities, err = x.paths(identities)
-	s.certificates = x.must(&err, config["certificatefile"])
-	s.knownHosts = x.must(&err, known)
-	s.identitiesOnly = config.first("identitiesonly") == "yes"
-	s.acceptNew = or(own.HostKeys, config.first("stricthostkeychecking")) == "accept-new"
-	s.agentSocket = os.Getenv("SSH_AUTH_SOCK")
+	s.Identities, err = x.paths(identities)
+	s.Certificates = x.must(&err, config["certificatefile"])
+	s.KnownHosts = x.must(&err, known)
+	s.IdentitiesOnly = config.first("identitiesonly") == "yes"
+	s.AcceptNew = cmp.Or(own.HostKeys, config.first("stricthostkeychecking")) == "accept-new"
+	s.AgentSocket = os.Getenv("SSH_AUTH_SOCK")
 	if v := config["identityagent"]; len(v) > 0 && v[0] != "SSH_AUTH_SOCK" {
-		s.agentSocket = ""
+		s.AgentSocket = ""
 		if v[0] != "none" {
-			s.agentSocket = strings.Join(x.must(&err, v[:1]), "")
+			s.AgentSocket = strings.Join(x.must(&err, v[:1]), "")
 		}
 	}
 	jump := config.first("proxyjump")
@@ -141,10 +185,10 @@ func (s *settings) expandAll(config sshConfig, own inventory.SSH, d *Dialer) (er
 		jump = own.Jump
 	}
 	if jump != "" && jump != "none" {
-		s.jump = parseJump(jump, own)
+		s.Jump = parseJump(jump, own)
 	} else if own.Jump == "" {
-		if s.proxyRaw = config.first("proxycommand"); s.proxyRaw != "" && err == nil {
-			s.proxyCommand, err = x.tokens(s.proxyRaw)
+		if s.ProxyRaw = config.first("proxycommand"); s.ProxyRaw != "" && err == nil {
+			s.ProxyCommand, err = x.tokens(s.ProxyRaw)
 		}
 	}
 	s.skipOwnJump()
@@ -153,13 +197,13 @@ func (s *settings) expandAll(config sshConfig, own inventory.SSH, d *Dialer) (er
 
 // skipOwnJump lets "Host *" with a ProxyJump be true for the jump host too: it
 // is reached directly.
-func (s *settings) skipOwnJump() {
-	if len(s.jump) == 0 {
+func (s *Settings) skipOwnJump() {
+	if len(s.Jump) == 0 {
 		return
 	}
-	last := s.jump[len(s.jump)-1]
-	if last.Address == s.alias && strconv.Itoa(int(or(last.SSH.Port, 22))) == s.port {
-		s.jump = nil
+	last := s.Jump[len(s.Jump)-1]
+	if last.Address == s.Alias && strconv.Itoa(int(cmp.Or(last.SSH.Port, 22))) == s.Port {
+		s.Jump = nil
 	}
 }
 
@@ -188,14 +232,14 @@ func parseJump(chain string, own inventory.SSH) []inventory.Host {
 
 // readConfig asks ssh itself, which knows all of Match, Include and
 // canonical names; where there is no ssh, a parser that knows most of it.
-func (d *Dialer) readConfig(ctx context.Context, alias string, own inventory.SSH) (sshConfig, error) {
+func (r *Reader) readConfig(ctx context.Context, alias string, own inventory.SSH) (sshConfig, error) {
 	program, err := exec.LookPath("ssh")
 	if err != nil {
-		return d.parseConfig(alias), nil
+		return r.parseConfig(alias), nil
 	}
 	args := []string{"-G"}
-	if d.Config != "" {
-		args = append(args, "-F", d.Config)
+	if r.File != "" {
+		args = append(args, "-F", r.File)
 	}
 	if own.User != "" {
 		args = append(args, "-l", own.User)
@@ -203,7 +247,7 @@ func (d *Dialer) readConfig(ctx context.Context, alias string, own inventory.SSH
 	if own.Port != 0 {
 		args = append(args, "-p", strconv.Itoa(int(own.Port)))
 	}
-	leave, err := d.gates.enter(ctx, program, configReaders)
+	leave, err := r.Gates.Enter(ctx, program, atOnce)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +257,7 @@ func (d *Dialer) readConfig(ctx context.Context, alias string, own inventory.SSH
 		err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
 	}
 	if err != nil {
-		return nil, kindError(plugins.Invalid, fmt.Errorf("ssh -G %s: %w", alias, err))
+		return nil, invalid(fmt.Errorf("ssh -G %s: %w", alias, err))
 	}
 	return parseDump(out), nil
 }
@@ -232,29 +276,29 @@ func parseDump(out []byte) sshConfig {
 
 // parseConfig reads the files of ssh_config without ssh. A file that it cannot
 // read in full is left out with a warning: half of it could mean another host.
-func (d *Dialer) parseConfig(alias string) sshConfig {
-	files := []string{d.Config}
-	if d.Config == "" {
+func (r *Reader) parseConfig(alias string) sshConfig {
+	files := []string{r.File}
+	if r.File == "" {
 		files = []string{inHome(".ssh/config"), "/etc/ssh/ssh_config"}
 	}
 	c := make(sshConfig)
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			if d.Config != "none" && (d.Config != "" || !os.IsNotExist(err)) {
-				d.log().Warn("ssh_config is left out", "file", file, "error", err)
+			if r.File != "none" && (r.File != "" || !os.IsNotExist(err)) {
+				r.Log.Warn("ssh_config is left out", "file", file, "error", err)
 			}
 			continue
 		}
 		parsed, err := ssh_config.DecodeBytes(text)
 		if err != nil {
-			d.log().Warn("ssh_config is left out; install the ssh program to have all of it", "file", file, "error", err)
+			r.Log.Warn("ssh_config is left out; install the ssh program to have all of it", "file", file, "error", err)
 			continue
 		}
 		for _, key := range configKeys() {
 			values, err := parsed.GetAll(alias, key)
 			if err != nil {
-				d.log().Warn("a key of ssh_config is left out", "file", file, "key", key, "error", err)
+				r.Log.Warn("a key of ssh_config is left out", "file", file, "key", key, "error", err)
 			}
 			c[key] = append(c[key], values...)
 		}
@@ -313,7 +357,7 @@ func inHome(path string) string {
 // tokens such as %h.
 type expander map[byte]string
 
-func newExpander(s *settings) (expander, error) {
+func newExpander(s *Settings) (expander, error) {
 	me, err := user.Current()
 	if err != nil {
 		return nil, fmt.Errorf("find out who runs this: %w", err)
@@ -324,8 +368,8 @@ func newExpander(s *settings) (expander, error) {
 	}
 	short, _, _ := strings.Cut(name, ".")
 	return expander{
-		'%': "%", 'd': inHome(""), 'h': s.host, 'i': me.Uid, 'k': or(s.keyAlias, s.host),
-		'L': short, 'l': name, 'n': s.alias, 'p': s.port, 'r': s.user, 'u': me.Username,
+		'%': "%", 'd': inHome(""), 'h': s.Host, 'i': me.Uid, 'k': cmp.Or(s.KeyAlias, s.Host),
+		'L': short, 'l': name, 'n': s.Alias, 'p': s.Port, 'r': s.User, 'u': me.Username,
 	}, nil
 }
 

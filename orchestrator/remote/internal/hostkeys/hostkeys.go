@@ -1,4 +1,9 @@
-package remote
+// Package hostkeys decides whether a host is the one that it claims to be, as
+// OpenSSH's known_hosts files say: strictly, or writing down what is new.
+//
+// github.com/skeema/knownhosts adds to x/crypto which algorithms to ask a host
+// for. Lines that neither understands are passed over, as OpenSSH does.
+package hostkeys
 
 import (
 	"bytes"
@@ -15,11 +20,13 @@ import (
 	"golang.org/x/crypto/ssh"
 	xknownhosts "golang.org/x/crypto/ssh/knownhosts"
 
+	"github.com/teal-deploy/teal/orchestrator/remote/internal/shell"
 	"github.com/teal-deploy/teal/plugins"
 )
 
-// knownHosts keeps the parsed known_hosts files, which many hosts share.
-type knownHosts struct {
+// Known keeps parsed known_hosts files, which many hosts share. The zero value
+// is ready for use.
+type Known struct {
 	mu  sync.Mutex
 	dbs map[string]*hostKeyDB
 }
@@ -32,7 +39,7 @@ type hostKeyDB struct {
 
 // load returns what files hold. A file that does not exist holds nothing.
 // fresh reads them again.
-func (k *knownHosts) load(files []string, fresh bool) (*hostKeyDB, error) {
+func (k *Known) load(files []string, fresh bool) (*hostKeyDB, error) {
 	key := strings.Join(files, "\x00")
 	if db := k.dbs[key]; db != nil && !fresh {
 		return db, nil
@@ -108,38 +115,32 @@ func (db *hostKeyDB) blank(file string, text []byte) []byte {
 	return bytes.Join(lines, []byte("\n"))
 }
 
-// hostKeyPolicy decides whether to trust a host's key.
-type hostKeyPolicy struct {
-	known    *knownHosts
-	settings *settings
-	warn     func(text string, args ...any)
+// A Policy decides whether to trust the key of one host.
+type Policy struct {
+	Known     *Known
+	Files     []string // known_hosts
+	Name      string   // what they call the host, with the port
+	AcceptNew bool     // write an unknown key to the first file
+	Warn      func(text string, args ...any)
 }
 
-// name is what known_hosts calls the host.
-func (p *hostKeyPolicy) name() string {
-	if p.settings.keyAlias != "" {
-		return net.JoinHostPort(p.settings.keyAlias, "22")
-	}
-	return p.settings.address()
-}
-
-// algorithms returns what to ask the host for: the types of the keys that are
+// Algorithms returns what to ask the host for: the types of the keys that are
 // known first, so that a host is not taken for an impostor because it prefers
 // a key of another type. Certificates are of use only with a known authority.
-func (p *hostKeyPolicy) algorithms() ([]string, error) {
-	p.known.mu.Lock()
-	defer p.known.mu.Unlock()
-	_, have := p.known.dbs[strings.Join(p.settings.knownHosts, "\x00")]
-	db, err := p.known.load(p.settings.knownHosts, false)
+func (p *Policy) Algorithms() ([]string, error) {
+	p.Known.mu.Lock()
+	defer p.Known.mu.Unlock()
+	_, have := p.Known.dbs[strings.Join(p.Files, "\x00")]
+	db, err := p.Known.load(p.Files, false)
 	if err != nil {
-		return nil, kindError(plugins.Invalid, err)
+		return nil, invalid(err)
 	}
 	if !have {
 		for _, w := range db.warnings {
-			p.warn("a line of known_hosts is left out", "line", w)
+			p.Warn("a line of known_hosts is left out", "line", w)
 		}
 	}
-	algorithms := db.HostKeyAlgorithms(p.name())
+	algorithms := db.HostKeyAlgorithms(p.Name)
 	for _, a := range ssh.SupportedAlgorithms().HostKeys {
 		if !strings.Contains(a, "-cert-") && !slices.Contains(algorithms, a) {
 			algorithms = append(algorithms, a)
@@ -148,27 +149,34 @@ func (p *hostKeyPolicy) algorithms() ([]string, error) {
 	return algorithms, nil
 }
 
-// check is an ssh.HostKeyCallback. Its errors are of kind Denied.
-func (p *hostKeyPolicy) check(_ string, remote net.Addr, key ssh.PublicKey) error {
-	p.known.mu.Lock()
-	defer p.known.mu.Unlock()
-	db, err := p.known.load(p.settings.knownHosts, false)
+// Check is an ssh.HostKeyCallback. Its errors are of kind Denied.
+func (p *Policy) Check(_ string, remote net.Addr, key ssh.PublicKey) error {
+	p.Known.mu.Lock()
+	defer p.Known.mu.Unlock()
+	db, err := p.Known.load(p.Files, false)
 	if err != nil {
-		return kindError(plugins.Invalid, err)
+		return invalid(err)
 	}
-	err = db.HostKeyCallback()(p.name(), remote, key)
+	if db.HostKeyCallback()(p.Name, remote, key) == nil {
+		return nil
+	}
+	// The operator, or another teal, may have added the key in the meantime.
+	if db, err = p.Known.load(p.Files, true); err != nil {
+		return invalid(err)
+	}
+	err = db.HostKeyCallback()(p.Name, remote, key)
 	if err == nil {
 		return nil
 	}
-	if knownhosts.IsHostUnknown(err) && p.settings.acceptNew && len(p.settings.knownHosts) > 0 {
+	if knownhosts.IsHostUnknown(err) && p.AcceptNew && len(p.Files) > 0 {
 		return p.accept(key)
 	}
-	return kindError(plugins.Denied, p.explain(err, key))
+	return denied(p.explain(err, key))
 }
 
 // explain turns a refusal into what the operator needs to decide.
-func (p *hostKeyPolicy) explain(err error, key ssh.PublicKey) error {
-	shown := fingerprint(key)
+func (p *Policy) explain(err error, key ssh.PublicKey) error {
+	shown := Fingerprint(key)
 	if revoked, ok := errors.AsType[*xknownhosts.RevokedError](err); ok {
 		return fmt.Errorf("the host key %s is revoked by %s", shown, p.place(revoked.Revoked))
 	}
@@ -185,29 +193,32 @@ func (p *hostKeyPolicy) explain(err error, key ssh.PublicKey) error {
 		}
 		return fmt.Errorf("the host key is another one: %s says %s, the host shows %s; "+
 			"somebody may be listening in. If the host was set up anew: ssh-keygen -f %s -R %s",
-			p.place(want), fingerprint(want.Key), shown, quote(p.file(want)), quote(knownhosts.Normalize(p.name())))
+			p.place(want), Fingerprint(want.Key), shown, shell.Quote(p.file(want)), shell.Quote(knownhosts.Normalize(p.Name)))
 	}
 	file := "~/.ssh/known_hosts"
-	if len(p.settings.knownHosts) > 0 {
-		file = p.settings.knownHosts[0]
+	if len(p.Files) > 0 {
+		file = p.Files[0]
 	}
 	return fmt.Errorf("the host key %s is not known. If it is the right one: echo %s >> %s",
-		shown, quote(p.line(key)), file)
+		shown, shell.Quote(p.line(key)), file)
 }
 
 // line is the line of known_hosts that makes key known.
-func (p *hostKeyPolicy) line(key ssh.PublicKey) string {
-	return knownhosts.Line([]string{p.name()}, key)
+func (p *Policy) line(key ssh.PublicKey) string {
+	return knownhosts.Line([]string{p.Name}, key)
 }
 
 // place says where a key is written: file and line.
-func (p *hostKeyPolicy) place(k xknownhosts.KnownKey) string {
+func (p *Policy) place(k xknownhosts.KnownKey) string {
 	return fmt.Sprintf("%s:%d", p.file(k), k.Line)
 }
 
 // file is where a key is written, also when a copy was read.
-func (p *hostKeyPolicy) file(k xknownhosts.KnownKey) string {
-	for _, f := range p.settings.knownHosts {
+func (p *Policy) file(k xknownhosts.KnownKey) string {
+	if slices.Contains(p.Files, k.Filename) {
+		return k.Filename
+	}
+	for _, f := range p.Files {
 		if strings.HasSuffix(k.Filename, f) {
 			return f
 		}
@@ -216,13 +227,13 @@ func (p *hostKeyPolicy) file(k xknownhosts.KnownKey) string {
 }
 
 // accept writes an unknown key to the first file and reads it again.
-func (p *hostKeyPolicy) accept(key ssh.PublicKey) error {
-	file := p.settings.knownHosts[0]
+func (p *Policy) accept(key ssh.PublicKey) error {
+	file := p.Files[0]
 	if err := appendLine(file, p.line(key)); err != nil {
-		return kindError(plugins.Denied, fmt.Errorf("keep the new host key %s: %w", fingerprint(key), err))
+		return denied(fmt.Errorf("keep the new host key %s: %w", Fingerprint(key), err))
 	}
-	p.warn("a new host key is accepted", "host", p.settings.alias, "key", fingerprint(key), "file", file)
-	_, err := p.known.load(p.settings.knownHosts, true)
+	p.Warn("a new host key is accepted", "host", p.Name, "key", Fingerprint(key), "file", file)
+	_, err := p.Known.load(p.Files, true)
 	return err
 }
 
@@ -246,6 +257,11 @@ func appendLine(file, line string) error {
 	return errors.Join(err, f.Close())
 }
 
-func fingerprint(key ssh.PublicKey) string {
+// Fingerprint is how a person compares a key: its type and SHA256.
+func Fingerprint(key ssh.PublicKey) string {
 	return key.Type() + " " + ssh.FingerprintSHA256(key)
 }
+
+func denied(err error) error { return &plugins.Error{Kind: plugins.Denied, Err: err} }
+
+func invalid(err error) error { return &plugins.Error{Kind: plugins.Invalid, Err: err} }
