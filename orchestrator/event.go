@@ -61,10 +61,10 @@ type HostState string
 const (
 	Pending     HostState = "pending"
 	Unreachable HostState = "unreachable"
-	Skipped     HostState = "skipped" // nothing to do, or not started
-	Failed      HostState = "failed"  // on blue, green removed
-	Ready       HostState = "ready"   // green is tested
-	Switched    HostState = "switched"
+	Skipped     HostState = "skipped"  // nothing to do, or not started
+	Failed      HostState = "failed"   // on blue, green removed
+	Ready       HostState = "ready"    // green is tested
+	Switched    HostState = "switched" // green serves; with an error: something failed behind the switch
 	Verified    HostState = "verified" // the public listener answers from green
 	Done        HostState = "done"
 	RolledBack  HostState = "rolled back"
@@ -111,10 +111,10 @@ const (
 	OutcomeNothing     Outcome = "nothing to do"
 	OutcomeInternal    Outcome = "internal error"
 	OutcomeUsage       Outcome = "usage"
-	OutcomeChanges     Outcome = "changes" // plan only
-	OutcomeFailed      Outcome = "failed"  // some hosts failed and are back on blue
-	OutcomeUnreachable Outcome = "unreachable"
-	OutcomeMixed       Outcome = "mixed" // the fleet is mixed and needs a decision
+	OutcomeChanges     Outcome = "changes"     // plan only
+	OutcomeFailed      Outcome = "failed"      // some hosts failed and are back on blue
+	OutcomeUnreachable Outcome = "unreachable" // some hosts; the rest is done, or on blue when the limits forbid to go on without them
+	OutcomeMixed       Outcome = "mixed"       // the fleet is mixed and needs a decision
 	OutcomeLocked      Outcome = "locked"
 	OutcomeAborted     Outcome = "aborted"
 	OutcomeReturned    Outcome = "returned" // switched, verification failed, back on blue
