@@ -27,60 +27,105 @@ func TestWhateverHappensAtAnyCall(t *testing.T) {
 	template.must("1")
 	clean := template.copy(t)
 	clean.must("2")
-	for i, h := range clean.hosts {
+	clean.eachFault(t, func(t *testing.T, host int, f *fault) {
+		w := template.copy(t)
+		w.survives(host, f, "1", "2", func(ctx context.Context, p *teal) Result { return p.deploy(ctx, "2", detached) })
+	})
+}
+
+// TestWhateverHappensAtAnyCallOfAReturn is the same for a rollback while blue
+// lives.
+func TestWhateverHappensAtAnyCallOfAReturn(t *testing.T) {
+	t.Parallel()
+	draining := func(t *testing.T) *world {
+		w := newWorld(t, 2, `delay = "200ms"`, `delay = "3s"`)
+		w.must("1")
+		ended(t, w.teal().deploy(t.Context(), "2", detached), OutcomeDone)
+		for _, h := range w.hosts {
+			h.calls = nil
+		}
+		return w
+	}
+	back := func(ctx context.Context, p *teal) Result {
+		req := p.w.req
+		req.Detach = true
+		return p.wait(func() Result { return p.Rollback(ctx, req, "") })
+	}
+	clean := draining(t)
+	ended(t, back(t.Context(), clean.teal()), OutcomeDone, "done 1", "done 1")
+	clean.eachFault(t, func(t *testing.T, host int, f *fault) {
+		if f.nth%4 != 0 && os.Getenv("TEAL_EVERY_FAULT") == "" {
+			t.Skip("one call in four; set TEAL_EVERY_FAULT for all of them")
+		}
+		draining(t).survives(host, f, "2", "1", back)
+	})
+}
+
+// eachFault calls test for every fault at every call that was made on the
+// world's hosts. What may happen is the same on both hosts, and behind a call
+// what it is before the next: all of it comes with TEAL_EVERY_FAULT.
+func (w *world) eachFault(t *testing.T, test func(t *testing.T, host int, f *fault)) {
+	every := os.Getenv("TEAL_EVERY_FAULT") != ""
+	for i, h := range w.hosts {
 		for n, op := range h.calls {
 			for k, kind := range []faultKind{failing, lostAfter, stuck, diesAfter, lostBefore, interrupt, diesBefore} {
-				// What may happen is the same on both hosts, and behind a call
-				// what it is before the next.
-				if all := os.Getenv("TEAL_EVERY_FAULT") != ""; !all && (k > 3 || (n+k)%2 != i && len(h.calls) > n) {
+				if !every && (k > 3 || (n+k)%2 != i) {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%d %s/%s", h.name, n+1, op, kind), func(t *testing.T) {
 					t.Parallel()
-					w := template.copy(t)
-					ctx, cancel := context.WithCancel(context.Background())
-					defer cancel()
-					w.hosts[i].fault = &fault{kind: kind, nth: n + 1, happens: cancel}
-					p := w.teal()
-					res := p.deploy(ctx, "2", detached)
-					w.holds()
-					if res.Outcome != outcomeDied {
-						w.fits(res)
-						w.cleaned(res)
-					}
-					w.hosts[i].heal()
-					w.must("3")
-					w.consistent("3")
-					if t.Failed() {
-						t.Logf("the result was %s: %s", res.Outcome, explain(res))
-						if res.Outcome != outcomeDied {
-							t.Logf("events: %s", p.story())
-						}
-					}
+					test(t, i, &fault{kind: kind, nth: n + 1})
 				})
 			}
 		}
 	}
 }
 
-// fits fails the test unless a result says what is so.
-func (w *world) fits(res Result) {
+// survives runs what brings the hosts from release blue to release green, with
+// a fault on one of them, and then a deployment without one.
+func (w *world) survives(host int, f *fault, blue, green string, run func(context.Context, *teal) Result) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	f.happens = cancel
+	w.hosts[host].fault = f
+	p := w.teal()
+	res := run(ctx, p)
+	w.holds()
+	if res.Outcome != outcomeDied {
+		w.fits(res, blue, green)
+		w.cleaned(res)
+	}
+	w.hosts[host].heal()
+	w.must("3")
+	w.consistent("3")
+	if w.t.Failed() {
+		w.t.Logf("the result was %s: %s", res.Outcome, explain(res))
+		if res.Outcome != outcomeDied {
+			w.t.Logf("events: %s", p.story())
+		}
+	}
+}
+
+// fits fails the test unless the result of a run from release before to
+// release after says what is so.
+func (w *world) fits(res Result, before, after string) {
 	w.t.Helper()
 	n := map[HostState]int{}
 	green, troubled := 0, 0
 	for i, h := range res.Hosts {
 		serves := w.hosts[i].version(w.t)
 		n[h.State]++
-		if serves == "2" {
+		if serves == after {
 			green++
 		}
 		if h.Err != nil {
 			troubled++
 		}
-		want := "1"
+		want := before
 		switch h.State {
 		case Done, Switched, Verified:
-			want = "2"
+			want = after
 		case Unknown:
 			continue
 		default:
@@ -114,12 +159,12 @@ func (w *world) fits(res Result) {
 }
 
 // cleaned fails the test unless every host soon has only the containers of
-// what it serves.
+// what it serves. Hosts that need a decision keep what they have.
 func (w *world) cleaned(res Result) {
 	w.t.Helper()
 	w.quiet()
 	for i, h := range w.hosts {
-		if want := []string{h.version(w.t)}; res.Hosts[i].State != Unknown && !slices.Equal(h.versions(w.t), want) {
+		if want := []string{h.version(w.t)}; res.Outcome != OutcomeMixed && !slices.Equal(h.versions(w.t), want) {
 			w.t.Errorf("%s is %s and has containers of %v, want %v", h.name, res.Hosts[i].State, h.versions(w.t), want)
 		}
 	}

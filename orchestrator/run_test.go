@@ -454,3 +454,21 @@ func TestLockIsHeld(t *testing.T) {
 	}
 	w.must("2") // the lock of the first host was given back
 }
+
+func TestReturnWhoseReleaseHasJustLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, `delay = "200ms"`, `delay = "1s"`)
+	w.must("1")
+	ended(t, w.teal().deploy(t.Context(), "2", detached), OutcomeDone)
+	// Between the plan and the switch the host removes what was to come back.
+	w.hosts[0].fault = &fault{kind: interrupt, op: "prepare", nth: 1, happens: w.quiet}
+	res, _ := w.rollback("")
+	ended(t, res, OutcomeFailed, "failed 2")
+	if err := res.Hosts[0].Err; err == nil || !strings.Contains(err.Error(), "roll back again") {
+		t.Errorf("the error is %v, want the way out", err)
+	}
+	w.consistent("2")
+	w.hosts[0].heal()
+	res, _ = w.rollback("")
+	ended(t, res, OutcomeDone, "done 1")
+}

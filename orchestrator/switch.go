@@ -81,7 +81,11 @@ func (r *run) tryToSwitch(ctx context.Context, h *hostRun, to record.Release) (t
 	if h.plan.Instant {
 		// Blue of the last deployment serves again: its teardown must be off
 		// for certain before anything else.
-		if err := h.lock.Cancel(ctx, to.ID); err != nil {
+		err := h.lock.Cancel(ctx, to.ID)
+		if errors.Is(err, record.ErrTooLate) || errors.Is(err, record.ErrNoTeardown) {
+			return 0, fmt.Errorf("%s has just left: roll back again, then its container is made anew: %w", to.Version, err)
+		}
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -89,15 +93,19 @@ func (r *run) tryToSwitch(ctx context.Context, h *hostRun, to record.Release) (t
 }
 
 // condemnAgain arms the teardown again that an instant return which did not
-// come about has cancelled.
+// come about has cancelled, unless it was too late for that.
 func (r *run) condemnAgain(ctx context.Context, h *hostRun) error {
 	if !h.plan.Instant || h.plan.From == nil {
 		return nil
 	}
-	if err := r.arm(ctx, h, &h.plan.To, *h.plan.From); err != nil {
-		return err
+	err := r.arm(ctx, h, &h.plan.To, *h.plan.From)
+	if err == nil {
+		err = h.lock.Let(ctx, h.plan.To.ID)
 	}
-	return h.lock.Let(ctx, h.plan.To.ID)
+	if errors.Is(err, record.ErrTooLate) || errors.Is(err, record.ErrNoTeardown) {
+		return nil
+	}
+	return err
 }
 
 func (h *hostRun) switched(to record.Release, took time.Duration) {
