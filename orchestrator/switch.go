@@ -138,7 +138,11 @@ func (r *run) route(ctx context.Context, h *hostRun, next record.Release, last *
 		return errors.Join(append([]error{err}, errs...)...)
 	}
 	if err := r.setRestart(ctx, h, next.ID, plugins.RestartAlways); err != nil {
-		return 0, undo(err)
+		if !h.onGreen() {
+			return 0, undo(err)
+		}
+		// To go back matters more than what a reboot would do.
+		r.warn(h, StepUndo, next.Version+" may not come back when the host restarts", err)
 	}
 	if err := r.arm(ctx, h, last, next); err != nil {
 		return 0, undo(err)
