@@ -54,8 +54,8 @@ func TestWhateverHappensAtAnyCallOfAReturn(t *testing.T) {
 	clean := draining(t)
 	ended(t, back(t.Context(), clean.teal()), OutcomeDone, "done 1", "done 1")
 	clean.eachFault(t, func(t *testing.T, host int, f *fault) {
-		if f.nth%4 != 0 && os.Getenv("TEAL_EVERY_FAULT") == "" {
-			t.Skip("one call in four; set TEAL_EVERY_FAULT for all of them")
+		if f.nth%6 != 0 && os.Getenv("TEAL_EVERY_FAULT") == "" {
+			t.Skip("one call in six; set TEAL_EVERY_FAULT for all of them")
 		}
 		draining(t).survives(host, f, "2", "1", back)
 	})
