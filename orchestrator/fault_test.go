@@ -38,7 +38,7 @@ func TestWhateverHappensAtAnyCall(t *testing.T) {
 func TestWhateverHappensAtAnyCallOfAReturn(t *testing.T) {
 	t.Parallel()
 	draining := func(t *testing.T) *world {
-		w := newWorld(t, 2, `delay = "200ms"`, `delay = "3s"`)
+		w := newWorld(t, 2, `delay = "200ms"`, `delay = "8s"`, `max = "5s"`, `max = "8s"`)
 		w.must("1")
 		ended(t, w.teal().deploy(t.Context(), "2", detached), OutcomeDone)
 		for _, h := range w.hosts {

@@ -263,9 +263,9 @@ func (w *world) quiet() {
 
 func (w *world) eventually(what string, is func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			w.t.Fatalf("not within 30 s: %s", what)
+			w.t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
