@@ -195,18 +195,9 @@ func (r *run) decide(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	views := make([]HostView, len(r.hosts))
-	each(indices(r.hosts), func(i int) error {
-		h := r.hosts[i]
-		if h.err != nil {
-			views[i] = HostView{Host: h.inv, App: h.app, Err: h.err}
-			return nil
-		}
-		views[i] = r.d.observe(ctx, &h.host)
-		return nil
-	})
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	views, err := r.observe(ctx)
+	if err != nil {
+		return err
 	}
 	if r.plan, err = NewPlan(want, State{Hosts: views}); err != nil {
 		return err

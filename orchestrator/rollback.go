@@ -35,18 +35,9 @@ func (d *Deployer) Rollback(ctx context.Context, req Request, release string) Re
 
 // decideRollback plans a return on every host.
 func (r *run) decideRollback(ctx context.Context, release string) error {
-	views := make([]HostView, len(r.hosts))
-	each(indices(r.hosts), func(i int) error {
-		h := r.hosts[i]
-		if h.err != nil {
-			views[i] = HostView{Host: h.inv, App: h.app, Err: h.err}
-			return nil
-		}
-		views[i] = r.d.observe(ctx, &h.host)
-		return nil
-	})
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	views, err := r.observe(ctx)
+	if err != nil {
+		return err
 	}
 	r.plan = &Plan{}
 	for i, v := range views {

@@ -170,7 +170,7 @@ func TestFirstReleaseThatFailsItsTestsLeavesNothing(t *testing.T) {
 
 func TestGreenThatDiesBringsAllHostsBackWhileBlueLives(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 2, `delay = "200ms"`, `delay = "8s"`, `max = "5s"`, `max = "8s"`)
+	w := newWorld(t, 2, `delay = "200ms"`, `delay = "12s"`, `max = "5s"`, `max = "12s"`)
 	w.must("1")
 	for _, h := range w.hosts {
 		h.watching = true
@@ -186,7 +186,7 @@ func TestGreenThatDiesBringsAllHostsBackWhileBlueLives(t *testing.T) {
 	p := w.teal()
 	res := p.deploy(t.Context(), "2")
 	ended(t, res, OutcomeReturned, "rolled back 1", "rolled back 1")
-	if took := res.Ended.Sub(dead); took > 6*time.Second {
+	if took := res.Ended.Sub(dead); took > 10*time.Second {
 		t.Errorf("the hosts were back %s after green had died\n%s", took, p.story())
 	}
 	w.quiet()

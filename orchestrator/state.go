@@ -131,6 +131,21 @@ func (d *Deployer) recall(h *host, s *record.State) (err error) {
 	return err
 }
 
+// observe looks at every host that was reached.
+func (r *run) observe(ctx context.Context) ([]HostView, error) {
+	views := make([]HostView, len(r.hosts))
+	each(indices(r.hosts), func(i int) error {
+		h := r.hosts[i]
+		if h.err != nil {
+			views[i] = HostView{Host: h.inv, App: h.app, Err: h.err}
+			return nil
+		}
+		views[i] = r.d.observe(ctx, &h.host)
+		return nil
+	})
+	return views, context.Cause(ctx)
+}
+
 // layout is what the proxy's configuration shall hold for an app on a host
 // whose own proxy leads to slots on loopback.
 func (d *Deployer) layout(app spec.App, name string, ports record.Ports) proxy.Layout {
