@@ -67,6 +67,9 @@ func (h *fakeHost) due(op string) *fault {
 		return nil
 	}
 	h.refused = h.refused || f.gone
+	if f.next != nil {
+		h.fault = f.next
+	}
 	return f
 }
 

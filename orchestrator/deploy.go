@@ -206,6 +206,9 @@ func (r *run) decide(ctx context.Context) error {
 		r.preflight(ctx, r.hosts[i], &r.plan.Hosts[i])
 		return nil
 	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	return r.adopt(ctx)
 }
 
@@ -233,7 +236,7 @@ func (r *run) adopt(ctx context.Context) error {
 		switch {
 		case h.state != Pending:
 		case h.plan.Err != nil:
-			r.drop(ctx, ctx, h, StepConnect, h.plan.Err)
+			r.drop(ctx, h, StepConnect, h.plan.Err)
 		case !h.plan.Deploys():
 			h.state = Skipped
 			r.say(h, StepConnect, StatusSkipped, "up to date, %s serves", h.plan.From.Version)
@@ -339,15 +342,8 @@ func (r *run) repair(ctx context.Context) error {
 	each(hosts, func(h *hostRun) error {
 		hctx, done := h.guard(ctx)
 		defer done()
-		for _, rep := range h.plan.Repairs {
-			r.say(h, StepConnect, StatusInfo, "repair: %s", rep.Text)
-			if err := r.repairOne(hctx, h, rep); err != nil {
-				r.drop(ctx, hctx, h, StepConnect, fmt.Errorf("%s: %w", rep.Text, err))
-				return nil
-			}
-		}
-		if err := r.d.Store.Reap(hctx, h.conn, h.app.Name); err != nil {
-			r.drop(ctx, hctx, h, StepConnect, err)
+		if err := r.repairAll(hctx, h); err != nil && ctx.Err() == nil {
+			r.drop(hctx, h, StepConnect, err)
 		}
 		return nil
 	})
@@ -355,6 +351,16 @@ func (r *run) repair(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	return r.tooMany()
+}
+
+func (r *run) repairAll(ctx context.Context, h *hostRun) error {
+	for _, rep := range h.plan.Repairs {
+		r.say(h, StepConnect, StatusInfo, "repair: %s", rep.Text)
+		if err := r.repairOne(ctx, h, rep); err != nil {
+			return fmt.Errorf("%s: %w", rep.Text, err)
+		}
+	}
+	return r.d.Store.Reap(ctx, h.conn, h.app.Name)
 }
 
 func (r *run) repairOne(ctx context.Context, h *hostRun, rep Repair) error {

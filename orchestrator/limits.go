@@ -19,14 +19,11 @@ type dropped struct {
 	unreachable int // also those of which it is not known what they serve
 }
 
-// drop notes that a step failed on a host. When the whole run was told to end
-// the host did not fail.
-func (r *run) drop(ctx, hctx context.Context, h *hostRun, step Step, err error) {
-	if ctx.Err() != nil {
-		return
-	}
-	if hctx.Err() != nil {
-		err = context.Cause(hctx)
+// drop notes that a step failed on a host. ctx is what the step was given: it
+// knows whether the connection was lost before the step found out.
+func (r *run) drop(ctx context.Context, h *hostRun, step Step, err error) {
+	if cause := context.Cause(ctx); errors.Is(cause, plugins.Lost) {
+		err = cause
 	}
 	lost := errors.Is(err, plugins.Lost)
 	switch {

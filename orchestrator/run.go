@@ -122,8 +122,8 @@ func (r *run) carryOut(ctx context.Context, s stage) error {
 	eachOf(width, hosts, func(h *hostRun) error {
 		hctx, done := h.guard(sctx)
 		defer done()
-		if err := s.do(hctx, h); err != nil {
-			r.drop(sctx, hctx, h, s.step, err)
+		if err := s.do(hctx, h); err != nil && (s.through || sctx.Err() == nil) { // a host that was told to end did not fail
+			r.drop(hctx, h, s.step, err)
 		}
 		if h.err == nil {
 			return nil
@@ -220,7 +220,9 @@ func (r *run) connect(ctx context.Context) error {
 		if held := (*record.HeldError)(nil); errors.As(err, &held) {
 			return err
 		}
-		r.drop(ctx, ctx, h, StepConnect, err)
+		if ctx.Err() == nil {
+			r.drop(ctx, h, StepConnect, err)
+		}
 		return nil
 	})
 	if ctx.Err() != nil {

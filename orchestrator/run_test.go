@@ -358,10 +358,26 @@ func TestRollback(t *testing.T) {
 		w.must("1")
 		ended(t, w.teal().deploy(t.Context(), "2", detached), OutcomeDone)
 		w.hosts[1].fault = &fault{kind: failing, op: "switch", nth: 1}
-		res, _ := w.rollback("")
-		ended(t, res, OutcomeFailed, "rolled back 2", "failed 2")
+		res, p := w.rollback("")
+		if ended(t, res, OutcomeFailed, "rolled back 2", "failed 2"); t.Failed() {
+			t.Log(p.story())
+		}
 		w.quiet() // the teardown that was cancelled goes on
 		w.consistent("2")
+	})
+	t.Run("at once, and one host fails and then falls silent", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, 2, `delay = "200ms"`, `delay = "8s"`, `max = "5s"`, `max = "8s"`)
+		w.must("1")
+		ended(t, w.teal().deploy(t.Context(), "2", detached), OutcomeDone)
+		w.hosts[1].fault = &fault{kind: failing, op: "switch", nth: 1, next: &fault{kind: stuck, op: "arm", nth: 1}}
+		res, p := w.rollback("")
+		if ended(t, res, OutcomeFailed, "rolled back 2", "failed 2"); t.Failed() {
+			t.Log(p.story())
+		}
+		w.hosts[1].heal()
+		w.must("3")
+		w.consistent("3")
 	})
 	t.Run("to a named release", func(t *testing.T) {
 		t.Parallel()

@@ -55,6 +55,7 @@ type fault struct {
 	gone    bool   // the host refuses connections from then on
 	seen    int
 	happens func() // with kind interrupt: what interrupts
+	next    *fault // what happens after it
 }
 
 type faultKind string
