@@ -119,7 +119,7 @@ server {
 
 // deployAs does with one host what teal does, in a few lines and with none of
 // its care. The good way switches by a file and lets blue finish; the bad one
-// rewrites the configuration, reloads, and removes blue at once.
+// removes blue first, then rewrites the configuration and reloads.
 func deployAs(ctx context.Context, kind string, args []string) error {
 	if kind == "failing" {
 		return errors.New("this stand-in cannot deploy")
@@ -144,6 +144,12 @@ func deployAs(ctx context.Context, kind string, args []string) error {
 			return err
 		}
 	}
+	remove := blue != "" && !slices.Contains(args, "--detach")
+	if remove && kind == "bad" {
+		if _, err := l.Docker(ctx, h, "rm", "--force", "shop-"+blue); err != nil {
+			return err
+		}
+	}
 	began := time.Now()
 	if err := switchTo(ctx, h, kind, slot, port); err != nil {
 		return err
@@ -157,9 +163,11 @@ func deployAs(ctx context.Context, kind string, args []string) error {
 		Host: h.Name, State: "done", Version: strings.TrimSpace(version), Slot: slot,
 		SwitchMS: float64(confirmed.Sub(began).Microseconds()) / 1000, SwitchedAt: confirmed,
 	}
-	if blue != "" && !slices.Contains(args, "--detach") {
-		if err := removeBlue(ctx, l, h, kind, blue); err != nil {
-			return err
+	if remove {
+		if kind == "good" {
+			if err := removeBlue(ctx, l, h, blue); err != nil {
+				return err
+			}
 		}
 		res.BlueGoneAt = time.Now()
 	}
@@ -217,16 +225,14 @@ nginx -s reload; sleep 0.5`
 	return err
 }
 
-func removeBlue(ctx context.Context, l *lab.Lab, h *lab.Host, kind, blue string) error {
-	argv := []string{"rm", "--force", "shop-" + blue}
-	if kind == "good" {
-		if err := wait(ctx, 2*time.Second); err != nil {
-			return err
-		}
-		if _, err := l.Docker(ctx, h, "stop", "--time", "10", "shop-"+blue); err != nil {
-			return err
-		}
+// removeBlue lets blue finish first.
+func removeBlue(ctx context.Context, l *lab.Lab, h *lab.Host, blue string) error {
+	if err := wait(ctx, 2*time.Second); err != nil {
+		return err
 	}
-	_, err := l.Docker(ctx, h, argv...)
+	if _, err := l.Docker(ctx, h, "stop", "--time", "10", "shop-"+blue); err != nil {
+		return err
+	}
+	_, err := l.Docker(ctx, h, "rm", "--force", "shop-"+blue)
 	return err
 }
