@@ -1,5 +1,5 @@
 // Package proxy is the contract between the engine and the proxies that teal
-// switches: nginx today.
+// switches: nginx and HAProxy.
 //
 // A proxy is prepared once: both slots of an app stand in its configuration
 // for good. A switch changes a datum that the proxy reads for every request,
@@ -41,20 +41,109 @@ func (s Slot) Other() Slot {
 // Valid reports whether s is one of the two slots.
 func (s Slot) Valid() bool { return s == Blue || s == Green }
 
-// A Member is a server's two slots as the proxy reaches them.
+// All returns the share with which the slot gets every request.
+func (s Slot) All() Share {
+	if s == Green {
+		return 100
+	}
+	return 0
+}
+
+// A Member is a server of an app as a proxy reaches it.
 type Member struct {
-	Name  string           // the server's name in the inventory
-	Blue  []netip.AddrPort // one address a replica
-	Green []netip.AddrPort
+	Name string `json:"name"` // of the server in the inventory
+
+	// Stable is where the proxy itself listens for this member, on its own
+	// loopback. It is the same for good.
+	Stable netip.AddrPort `json:"stable"`
+
+	// Blue and Green are the addresses of the slots, one a replica and at
+	// least one.
+	Blue  []netip.AddrPort `json:"blue"`
+	Green []netip.AddrPort `json:"green"`
+}
+
+// A Share says how the requests that reach a member are divided between its
+// slots: the percent that green gets, 0 to 100. Blue gets the rest.
+type Share int8
+
+// Off is the share of a member that serves nothing: its requests go to the
+// other members, and are answered with 503 where all are off. Every member
+// begins with it.
+const Off Share = -1
+
+// Valid reports whether s is a percentage or Off.
+func (s Share) Valid() bool { return s >= Off && s <= 100 }
+
+// Slot returns the slot that gets every request, and false when the requests
+// are divided or the member is off.
+func (s Share) Slot() (Slot, bool) {
+	switch s {
+	case 0:
+		return Blue, true
+	case 100:
+		return Green, true
+	}
+	return "", false
+}
+
+// Of returns the percent of the requests that the slot gets.
+func (s Share) Of(slot Slot) int {
+	switch {
+	case s == Off:
+		return 0
+	case slot == Green:
+		return int(s)
+	}
+	return 100 - int(s)
+}
+
+func (s Share) String() string {
+	if s == Off {
+		return "off"
+	}
+	if slot, ok := s.Slot(); ok {
+		return string(slot)
+	}
+	return fmt.Sprintf("blue %d%% green %d%%", s.Of(Blue), s.Of(Green))
+}
+
+// A Route says of members, by their names, how their requests are divided.
+type Route map[string]Share
+
+// A Protocol is what an app speaks on its port.
+type Protocol string
+
+// The protocols.
+const (
+	HTTP Protocol = "http" // HTTP/1.1, with upgrades
+	GRPC Protocol = "grpc" // HTTP/2 without TLS
+	TCP  Protocol = "tcp"  // anything: a connection is routed, not a request
+)
+
+// A Sticky says what keeps a client on one slot while the requests are
+// divided. The zero value: nothing, each request is divided for itself.
+type Sticky struct {
+	Cookie  string // the name of a cookie; clients without it are not kept
+	Address bool   // the first address of X-Forwarded-For; clients without it are not kept
+}
+
+// An Up is a request that a replica answers with a status of 200 to 399 while
+// it works.
+type Up struct {
+	Path string
+	Host string // the Host header; empty: the address
 }
 
 // A Layout is what Prepare writes into a proxy's configuration for one app.
 type Layout struct {
 	App      string
-	Upstream string         // the name that the user's sites refer to
-	Stable   netip.AddrPort // where the proxy itself listens for the app, on loopback
-	Dir      string         // absolute path of the app's folder on the proxy's host, which the engine has made
-	Members  []Member
+	Upstream string // the name that the user's own configuration refers to
+	Dir      string // absolute path of the app's folder on the proxy's host, which the engine has made
+	Protocol Protocol
+	Members  []Member // at least one
+	Sticky   Sticky
+	Up       *Up   // for proxies that test members themselves; nil: a connection is test enough
 	Site     *Site // nil: the user's own configuration refers to Upstream
 }
 
@@ -64,27 +153,17 @@ type Site struct {
 	Names  []string         // server names; empty: any
 }
 
-// A Route says which slot serves an app.
-type Route struct {
-	App   string
-	Slot  Slot
-	Share int // percent of the requests that Slot gets, the other slot the rest; 100 today
-}
-
-func (r Route) String() string {
-	if r.Share == 100 {
-		return string(r.Slot)
-	}
-	return fmt.Sprintf("%s %d%%", r.Slot, r.Share)
-}
-
 // An Observation is what a proxy was found to do for an app.
 type Observation struct {
 	Prepared bool   // the app's slots stand in the configuration
 	Outdated bool   // they do, but not as the layout has it: Prepare would change that
-	Disk     Route  // what a restart of the proxy would serve; zero when not Prepared
-	Live     Route  // what the proxy itself answers now; zero when it does not answer
+	Disk     Route  // what a restart of the proxy would serve, of all members that it knows; nil when not Prepared
+	Live     Route  // what the proxy itself answers now; lacks the members for which it does not answer
 	Problem  string // why Live is not known, or what breaks the promise; for people
+
+	// Open counts, by member, the requests and tunnels that the proxy itself
+	// has open to a slot at this moment; nil: this kind of proxy cannot tell.
+	Open map[string]map[Slot]int
 }
 
 // ErrUnknown is in the chain of a Switch error when it could be neither
@@ -98,23 +177,32 @@ type Proxy interface {
 	// the promise of no failed request.
 	Check(ctx context.Context, h plugins.Host, l Layout) (warnings []string, err error)
 
-	// Prepare writes both slots into the configuration, once: when what is
-	// there equals the layout it does nothing and returns false. Otherwise
-	// it writes, checks, reloads, verifies that the reload took, and returns
-	// true; when any of that fails everything is as it was. The slot that
-	// serves does not change.
+	// Prepare writes the slots of all members into the configuration: when
+	// what is there equals the layout it does nothing and returns false.
+	// Otherwise it writes, checks, reloads without losing a request, verifies
+	// that the reload took, and returns true; when any of that fails
+	// everything is as it was. The share of a member that was there does not
+	// change, a new one is Off, and one that is not in the layout is
+	// forgotten.
 	Prepare(ctx context.Context, h plugins.Host, l Layout) (changed bool, err error)
 
 	// Observe reads what serves, on disk and live.
 	Observe(ctx context.Context, h plugins.Host, l Layout) (Observation, error)
 
-	// Switch directs all new requests to the route's slot. When it returns
-	// nil the proxy has confirmed; when it returns an error the former slot
-	// serves, unless errors.Is(err, ErrUnknown).
-	Switch(ctx context.Context, h plugins.Host, l Layout, r Route) error
+	// Switch changes the shares of the members in change, all of them at one
+	// instant as far as new requests can tell, and leaves the other members
+	// as they are. When it returns nil the proxy has confirmed; when it
+	// returns an error all shares are as before, unless errors.Is(err,
+	// ErrUnknown).
+	Switch(ctx context.Context, h plugins.Host, l Layout, change Route) error
 
 	// RoutedScript returns arguments for `sh -c script teal args…` that
-	// exits with 0 while the host routes to slot, by what is on disk, and 1
-	// when it does not. teal's teardown runs it on the host, unattended.
-	RoutedScript(l Layout, slot Slot) (script string, args []string)
+	// exits with 0 while the host routes any request for the member to slot,
+	// by what is on disk, and 1 when it does not. teal's teardown runs it on
+	// the host, unattended.
+	RoutedScript(l Layout, member string, slot Slot) (script string, args []string)
+
+	// Usage returns the lines that the user's own configuration needs for
+	// requests to reach the app, for people. Empty with a Site.
+	Usage(l Layout) string
 }

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
@@ -25,22 +26,24 @@ type Release struct {
 	By      string     `json:"by"` // who, from where: user@machine
 }
 
-// Ports are the TCP ports on a host's loopback that an app has for good.
+// Ports are the TCP ports on a host that an app has for good. The slots get
+// more when there are more replicas, and never fewer.
 type Ports struct {
-	Stable uint16 `json:"stable"` // where the proxy listens for the app
-	Blue   uint16 `json:"blue"`
-	Green  uint16 `json:"green"`
+	Stable uint16   `json:"stable"` // on loopback, where the host's own proxy listens for the app
+	Blue   []uint16 `json:"blue"`   // one a replica
+	Green  []uint16 `json:"green"`
 }
 
-// Of returns the slot's port.
-func (p Ports) Of(s proxy.Slot) uint16 {
+// Of returns the slot's ports.
+func (p Ports) Of(s proxy.Slot) []uint16 {
 	if s == proxy.Green {
 		return p.Green
 	}
 	return p.Blue
 }
 
-// State is what a host remembers of an app: the file state.json.
+// State is what a host remembers of an app: the file state.json. A host is a
+// server of the app, one of its load balancers, or both.
 type State struct {
 	Schema    int       `json:"schema"` // 1
 	App       string    `json:"app"`
@@ -48,6 +51,10 @@ type State struct {
 	Active    *Release  `json:"active,omitempty"`    // serves, confirmed
 	Switching *Release  `json:"switching,omitempty"` // written before a switch to it, cleared after: a run that died there left it
 	Kept      []Release `json:"kept,omitempty"`      // earlier ones, newest first, for rollback
+
+	// Members are the app's servers as this host balances them; empty on a
+	// host that is no load balancer of the app.
+	Members []proxy.Member `json:"members,omitempty"`
 }
 
 // An Entry is a line of the host's history: how a run ended there.
@@ -120,10 +127,11 @@ type Facts struct {
 	Systemd       bool   // systemd is process 1
 	EphemeralLow  uint16 // net.ipv4.ip_local_port_range
 	EphemeralHigh uint16
-	Listening     []uint16          // TCP ports in use on loopback or on all addresses, sorted
-	AppPorts      map[string]Ports  // of the other apps that teal runs here
-	Tools         map[string]string // program → path, of those that teal may want there; its name where the shell has it built in
-	Writable      bool              // the state folder exists and the login user may write there, or become makes it so
+	Listening     []uint16            // TCP ports in use on any address, sorted
+	AppPorts      map[string][]uint16 // of the other apps that teal runs or balances here, sorted
+	Address       netip.Addr          // at which the host was reached over SSH, as it sees itself; zero: it does not say
+	Tools         map[string]string   // program → path, of those that teal may want there; its name where the shell has it built in
+	Writable      bool                // the state folder exists and the login user may write there, or become makes it so
 }
 
 // Observation is everything that one look at a host found.

@@ -47,7 +47,8 @@ type Code struct {
 
 // Container is step 3.
 type Container struct {
-	Port      uint16            `json:"port,omitempty"` // 0: a worker
+	Port      uint16            `json:"port,omitempty"`     // 0: a worker
+	Protocol  string            `json:"protocol,omitempty"` // http, grpc or tcp; empty for a worker
 	Replicas  int               `json:"replicas"`
 	Command   []string          `json:"command,omitempty"`
 	Env       map[string]string `json:"env,omitempty"`
@@ -98,8 +99,10 @@ type Check struct {
 
 // Proxy is step 6.
 type Proxy struct {
-	Type     string  `json:"type"`
-	Upstream string  `json:"upstream"` // default: the app's name
+	Type     string  `json:"type"`              // nginx or haproxy
+	Hosts    string  `json:"hosts,omitempty"`   // a pattern for the load balancers; empty: each host has its own proxy
+	Address  string  `json:"address,omitempty"` // where load balancers reach the host's slots; empty: the address at which teal reached it
+	Upstream string  `json:"upstream"`          // default: the app's name
 	Site     *Site   `json:"site,omitempty"`
 	Verify   *Verify `json:"verify,omitempty"`
 }
@@ -130,6 +133,14 @@ type Rollout struct {
 	MaxFailed      Limit  `json:"max_failed"`
 	MaxUnreachable Limit  `json:"max_unreachable"`
 	OnFailure      string `json:"on_failure"` // rollback or stop
+
+	// Canary are the shares in percent, 1 to 99 and rising, that green gets
+	// one after the other before it gets all. Each is watched for Watch, and
+	// must pass every Check.
+	Canary []int         `json:"canary,omitempty"`
+	Watch  time.Duration `json:"watch,omitempty"`
+	Check  []string      `json:"check,omitempty"`  // commands on the operator's machine, each a line for sh -c
+	Sticky string        `json:"sticky,omitempty"` // "", "address" or "cookie:NAME"
 }
 
 // A Limit is a number of hosts or a percentage of all hosts of the run.
