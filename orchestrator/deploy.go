@@ -36,7 +36,7 @@ func (d *Deployer) Deploy(ctx context.Context, req Request) Result {
 			return err
 		}
 		if len(r.active()) == 0 {
-			return nil
+			return r.prepareBalancers(ctx)
 		}
 		return r.deploy(ctx)
 	})
@@ -51,11 +51,15 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	}
 	defer r.close(ctx)
 	each(r.hosts, func(h *hostRun) error {
-		h.conn, h.err = d.Dial(ctx, h.inv)
+		h.err = r.dial(ctx, &h.host)
 		return nil
 	})
+	lost := errors.Join(r.connectBalancers(ctx, r.dial)...)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
+	}
+	if lost != nil {
+		return nil, lost
 	}
 	if err := r.decide(ctx); err != nil {
 		return nil, err
@@ -112,9 +116,12 @@ func (r *run) parts(ctx context.Context) error {
 		}
 	}
 	for _, h := range r.hosts {
-		h.runtime, h.proxy = runtime, p
+		h.runtime = runtime
+		if app.Proxy != nil && app.Proxy.Hosts == "" {
+			h.proxy = p
+		}
 	}
-	return nil
+	return r.balancerParts()
 }
 
 // repository opens the app's repository, where it has one.
@@ -195,29 +202,47 @@ func (r *run) decide(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	views, err := r.observe(ctx)
+	state, err := r.observe(ctx)
 	if err != nil {
 		return err
 	}
-	if r.plan, err = NewPlan(want, State{Hosts: views}); err != nil {
+	if r.plan, err = NewPlan(want, state); err != nil {
 		return err
 	}
-	each(indices(r.hosts), func(i int) error {
-		r.preflight(ctx, r.hosts[i], &r.plan.Hosts[i])
-		return nil
-	})
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	r.arrange()
+	if err := r.preflight(ctx); err != nil {
+		return err
 	}
 	return r.adopt(ctx)
 }
 
-// preflight asks the proxy for what would keep it from being switched.
-func (r *run) preflight(ctx context.Context, h *hostRun, p *HostPlan) {
-	if h.proxy == nil || !p.Deploys() {
-		return
+// preflight asks the proxies for what would keep them from being switched.
+func (r *run) preflight(ctx context.Context) error {
+	each(indices(r.hosts), func(i int) error {
+		h, p := r.hosts[i], &r.plan.Hosts[i]
+		if h.front == nil || h.front.shared || !p.Deploys() {
+			return nil
+		}
+		p.view.Warnings, p.Err = h.proxy.Check(ctx, h.conn, h.front.proxies[0].layout)
+		return nil
+	})
+	var errs []error
+	if r.shared != nil && r.plan.Changes() {
+		errs = each(indices(r.balancers), func(i int) (err error) {
+			p, b := r.shared.proxies[i], &r.plan.Balancers[i]
+			if b.view.Warnings, err = p.proxy.Check(ctx, p.conn, p.layout); err != nil {
+				return &balancerError{p.inv.Name, err}
+			}
+			for _, w := range b.view.Warnings {
+				r.balancerSays(p, StatusWarning, w, nil)
+			}
+			return nil
+		})
 	}
-	p.view.Warnings, p.Err = h.proxy.Check(ctx, h.conn, r.d.layout(h.app, h.inv.Name, p.Ports))
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return errors.Join(errs...)
 }
 
 // adopt hands every host its part of the plan.
@@ -231,8 +256,9 @@ func (r *run) adopt(ctx context.Context) error {
 		if s := h.plan.view.Record.State; s != nil {
 			h.remembers = *s
 		} else {
-			h.remembers = record.State{Schema: 1, App: h.app.Name, Ports: h.plan.Ports}
+			h.remembers = record.State{Schema: 1, App: h.app.Name}
 		}
+		h.remembers.Ports = h.plan.Ports
 		switch {
 		case h.state != Pending:
 		case h.plan.Err != nil:
@@ -365,6 +391,8 @@ func (r *run) repairAll(ctx context.Context, h *hostRun) error {
 
 func (r *run) repairOne(ctx context.Context, h *hostRun, rep Repair) error {
 	switch {
+	case rep.Route != nil:
+		return h.front.switchTo(ctx, proxy.Route{h.inv.Name: *rep.Route})
 	case rep.Cancel != nil:
 		return h.keep(ctx, rep.Cancel.Release)
 	case rep.Settle != nil:

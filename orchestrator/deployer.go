@@ -44,8 +44,15 @@ type Request struct {
 	File  *spec.File
 	Hosts []inventory.Host // selected, in the inventory's order
 
+	// Balancers are the hosts of proxy.hosts. Servers are the names of all
+	// hosts of the app, also of those that were not selected: a load balancer
+	// forgets a member that is not among them. Empty: none is forgotten.
+	Balancers []inventory.Host
+	Servers   []string
+
 	Run string // the id of the run; "": a new one
 
+	Canary   []int  // in place of the app file's shares in percent; nil: those
 	Version  string // what the operator calls the release; "": the commit, else the image's tag
 	Force    bool   // deploy even where nothing differs
 	Detach   bool   // end when the switch is confirmed, without watching green

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/teal-deploy/teal/orchestrator/health"
 	"github.com/teal-deploy/teal/orchestrator/record"
 	"github.com/teal-deploy/teal/plugins"
 )
@@ -49,7 +48,7 @@ func (r *run) watchGreen(ctx context.Context, h *hostRun) error {
 	sick := make(chan error, 1)
 	go func() {
 		defer cancel() // nobody need wait for blue to leave
-		sick <- health.Watch(wctx, r.subject(h), h.app.Test)
+		sick <- r.watch(wctx, h)
 	}()
 	gone := r.awaitBlue(wctx, h)
 	cancel()

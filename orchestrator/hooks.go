@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -12,15 +14,22 @@ import (
 // hookLimit bounds one hook.
 const hookLimit = 10 * time.Minute
 
-// hook runs commands of the app file on the operator's machine, in the app
-// file's folder, with what they need to know in TEAL_ variables.
+// hook runs the commands of a hook.
 func (r *run) hook(ctx context.Context, name string, lines []string) error {
+	return r.commands(ctx, "hooks."+name, lines, "TEAL_HOOK="+name)
+}
+
+// commands runs commands of the app file's setting name on the operator's
+// machine, in the app file's folder, with what they need to know in TEAL_
+// variables.
+func (r *run) commands(ctx context.Context, setting string, lines []string, env ...string) error {
+	name := setting[strings.LastIndex(setting, ".")+1:]
 	for _, line := range lines {
 		hctx, cancel := context.WithTimeout(ctx, hookLimit)
 		out := &lineWriter{emit: func(text string) { r.emit(Event{Status: StatusOutput, Text: name + ": " + text}) }}
 		cmd := exec.CommandContext(hctx, "sh", "-c", line)
 		cmd.Dir = r.req.File.Dir()
-		cmd.Env = append(os.Environ(), r.hookEnv(name)...)
+		cmd.Env = slices.Concat(os.Environ(), r.hookEnv(), env)
 		cmd.Stdout, cmd.Stderr = out, out
 		// Its own group, so that Ctrl-C reaches teal alone, and all of it ends
 		// with the context.
@@ -34,15 +43,15 @@ func (r *run) hook(ctx context.Context, name string, lines []string) error {
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			return fmt.Errorf("hooks.%s: %q: %w", name, line, err)
+			return fmt.Errorf("%s: %q: %w", setting, line, err)
 		}
 	}
 	return nil
 }
 
-func (r *run) hookEnv(name string) []string {
+func (r *run) hookEnv() []string {
 	env := []string{
-		"TEAL_HOOK=" + name, "TEAL_COMMAND=" + r.command, "TEAL_RUN=" + r.id,
+		"TEAL_COMMAND=" + r.command, "TEAL_RUN=" + r.id,
 		"TEAL_APP=" + r.hosts[0].app.Name, "TEAL_BY=" + r.d.By,
 	}
 	if r.plan != nil {

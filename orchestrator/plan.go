@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -24,6 +26,8 @@ type Plan struct {
 	Commit  string
 	Digest  string
 	Hosts   []HostPlan
+
+	Balancers []BalancerPlan // none where each host has its own proxy
 }
 
 // A HostPlan is what a deployment does on one host.
@@ -35,6 +39,7 @@ type HostPlan struct {
 	From    *record.Release // what serves now; nil: nothing
 	To      record.Release  // the release to be, with its slot
 	Ports   record.Ports
+	Bind    netip.Addr      // where the slots are published
 	First   bool            // the host has never run the app
 	Instant bool            // To runs already: a return within the drain
 	Waits   *record.Pending // the teardown that must free the slot before
@@ -51,7 +56,8 @@ func (p *HostPlan) Deploys() bool { return p.Err == nil && len(p.Reasons) > 0 }
 
 // Changes reports whether the plan does anything anywhere.
 func (p *Plan) Changes() bool {
-	return slices.ContainsFunc(p.Hosts, func(h HostPlan) bool { return h.Changes() })
+	return slices.ContainsFunc(p.Hosts, func(h HostPlan) bool { return h.Changes() }) ||
+		slices.ContainsFunc(p.Balancers, func(b BalancerPlan) bool { return len(b.Reasons) > 0 })
 }
 
 // A Repair is something that an earlier run left unfinished.
@@ -61,6 +67,7 @@ type Repair struct {
 	Cancel    *record.Pending    // a teardown whose switch never happened
 	Settle    *record.Release    // a release whose switch did happen: write it down
 	Forget    bool               // a release whose switch never happened: strike it out
+	Route     *proxy.Share       // what the proxies are to do with the host's requests
 }
 
 // wants is what a host shall run: the release to be, but for slot and ports.
@@ -84,7 +91,7 @@ func NewPlan(want map[string]wants, state State) (*Plan, error) {
 		}
 		p.Hosts = append(p.Hosts, planHost(v, w))
 	}
-	return p, nil
+	return p, p.planBalancers(state)
 }
 
 func planHost(v HostView, w wants) HostPlan {
@@ -107,12 +114,42 @@ func planHost(v HostView, w wants) HostPlan {
 	p.Waits = v.pending(p.To.Slot)
 	if s := v.Record.State; s != nil {
 		p.Ports = s.Ports
-	} else if p.Ports, p.Err = choosePorts(w.release.App.Name, v.Record.Facts); p.Err != nil {
-		return p
 	}
 	p.First = v.Record.State == nil
 	p.Reasons = reasons(v, p.From, w)
+	p.Err = p.locate(w.release.App)
 	return p
+}
+
+// locate finds the address and the ports of the host's slots.
+func (p *HostPlan) locate(app spec.App) error {
+	if app.Container.Port == 0 {
+		return nil
+	}
+	var err error
+	if p.Bind, err = bindAddress(p.view); err != nil {
+		return err
+	}
+	p.Ports, err = choosePorts(app.Name, p.Ports, app.Container.Replicas, p.view.Record.Facts)
+	return err
+}
+
+// address is where a replica of the release to be is published.
+func (p *HostPlan) address(replica int) netip.AddrPort {
+	return netip.AddrPortFrom(p.Bind, p.Ports.Of(p.To.Slot)[replica])
+}
+
+// place says in words which containers the release to be has, and where.
+func (p *HostPlan) place() string {
+	app := p.To.App
+	text := "container " + containerName(p.To, 0)
+	if n := app.Container.Replicas; n > 1 {
+		text = fmt.Sprintf("%d containers %s …", n, containerName(p.To, 0))
+	}
+	if app.Container.Port > 0 {
+		text += fmt.Sprintf(" in %s on %s", p.To.Slot, p.address(0))
+	}
+	return text
 }
 
 // trustworthy refuses to decide on a host whose proxy serves something other
@@ -131,10 +168,10 @@ func trustworthy(v HostView) error {
 
 // freeSlot is the one that nothing is routed to.
 func freeSlot(v HostView, from *record.Release) proxy.Slot {
-	switch {
-	case v.Proxy.Prepared:
-		return v.Proxy.Disk.Slot.Other()
-	case from != nil:
+	if slot, whole := v.Proxy.Disk.Slot(); v.Proxy.Prepared && !v.Proxy.Mixed && whole {
+		return slot.Other()
+	}
+	if from != nil {
 		return from.Slot.Other()
 	}
 	return proxy.Green
@@ -145,6 +182,13 @@ func freeSlot(v HostView, from *record.Release) proxy.Slot {
 // to no release.
 func repairs(v HostView, serving *record.Release) []Repair {
 	var found []Repair
+	if v.Proxy.Prepared && v.Proxy.Mixed {
+		to := proxy.Off
+		if serving != nil {
+			to = serving.Slot.All()
+		}
+		found = append(found, Repair{Text: "direct all requests to " + to.String() + ", as before the switch that a run left half done", Route: &to})
+	}
 	condemned := map[string]bool{}
 	for i, p := range v.Record.Pending {
 		if serving != nil && p.Release == serving.ID {
@@ -242,34 +286,85 @@ const (
 	lastPort  = 29999
 )
 
-// choosePorts picks three free neighbouring ports for an app: where to look
-// first follows from its name, so that hosts of one app mostly agree.
-func choosePorts(app string, f record.Facts) (record.Ports, error) {
-	taken := map[uint16]bool{}
-	for _, p := range f.Listening {
-		taken[p] = true
+// choosePorts picks free ports for an app with so many replicas, beside those
+// that it has. Where to look first follows from its name, so that hosts of one
+// app mostly agree.
+func choosePorts(app string, has record.Ports, replicas int, f record.Facts) (record.Ports, error) {
+	missing := 2*replicas - len(has.Blue) - len(has.Green)
+	if has.Stable == 0 {
+		missing++
 	}
-	for _, p := range f.AppPorts {
-		taken[p.Stable], taken[p.Blue], taken[p.Green] = true, true, true
+	if missing <= 0 && len(has.Blue) >= replicas && len(has.Green) >= replicas {
+		return has, nil
 	}
-	hash := fnv.New32a()
-	_, _ = hash.Write([]byte(app))
-	const groups = (lastPort - firstPort + 1) / 3
-	start := hash.Sum32() % groups
-	for i := range uint32(groups) {
-		first := uint16(firstPort + 3*((start+i)%groups))
-		p := record.Ports{Stable: first, Blue: first + 1, Green: first + 2}
-		if taken[p.Stable] || taken[p.Blue] || taken[p.Green] || ephemeral(f, p.Stable) || ephemeral(f, p.Green) {
+	next := freePorts(app, f, slices.Concat([]uint16{has.Stable}, has.Blue, has.Green))
+	p := record.Ports{Stable: has.Stable, Blue: slices.Clone(has.Blue), Green: slices.Clone(has.Green)}
+	for range max(2*replicas-len(has.Blue)-len(has.Green), 0) + replicas + 1 {
+		var list *[]uint16
+		switch {
+		case p.Stable == 0:
+			var ok bool
+			if p.Stable, ok = next(); !ok {
+				return has, noPorts(f)
+			}
 			continue
+		case len(p.Blue) < replicas:
+			list = &p.Blue
+		case len(p.Green) < replicas:
+			list = &p.Green
+		default:
+			return p, nil
 		}
-		return p, nil
+		port, ok := next()
+		if !ok {
+			return has, noPorts(f)
+		}
+		*list = append(*list, port)
 	}
-	return record.Ports{}, fmt.Errorf("no three free ports between %d and %d outside the ephemeral range %d to %d: "+
+	return p, nil
+}
+
+// choosePort picks one free port for a member of a load balancer.
+func choosePort(member string, f record.Facts, others []proxy.Member) (uint16, error) {
+	var taken []uint16
+	for _, m := range others {
+		taken = append(taken, m.Stable.Port())
+	}
+	port, ok := freePorts(member, f, taken)()
+	if !ok {
+		return 0, noPorts(f)
+	}
+	return port, nil
+}
+
+func noPorts(f record.Facts) error {
+	return fmt.Errorf("not enough free ports between %d and %d outside the ephemeral range %d to %d: "+
 		"free some, or narrow net.ipv4.ip_local_port_range", firstPort, lastPort, f.EphemeralLow, f.EphemeralHigh)
 }
 
-func ephemeral(f record.Facts, port uint16) bool {
-	return f.EphemeralLow <= port && port <= f.EphemeralHigh
+// freePorts returns a function that returns another free port at each call.
+func freePorts(name string, f record.Facts, more []uint16) func() (port uint16, ok bool) {
+	taken := map[uint16]bool{}
+	for _, ports := range append(slices.Collect(maps.Values(f.AppPorts)), f.Listening, more) {
+		for _, p := range ports {
+			taken[p] = true
+		}
+	}
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(name))
+	const ports = lastPort - firstPort + 1
+	at, looked := hash.Sum32()%ports, 0
+	return func() (uint16, bool) {
+		for ; looked < ports; looked++ {
+			port := uint16(firstPort + at)
+			at = (at + 1) % ports
+			if !taken[port] && (port < f.EphemeralLow || f.EphemeralHigh < port) {
+				taken[port] = true
+				return port, true
+			}
+		}
+		return 0, false
+	}
 }
 
 // String is the plan for people: what each host would do, and why.
@@ -299,6 +394,18 @@ func (p *Plan) String() string {
 	}
 	for _, text := range texts {
 		fmt.Fprintf(&b, "\n%s:%s", strings.Join(names[text], ", "), text)
+	}
+	for _, l := range p.Balancers {
+		if len(l.Reasons) == 0 && len(l.view.Warnings) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "\n%s:\n", l.Host.Name)
+		for _, w := range l.view.Warnings {
+			fmt.Fprintf(&b, "  warning   %s\n", w)
+		}
+		if len(l.Reasons) > 0 {
+			fmt.Fprintf(&b, "  configure load balancer, written and reloaded once, because %s\n", joinReasons(l.Reasons))
+		}
 	}
 	return b.String()
 }
@@ -339,10 +446,7 @@ func (p *HostPlan) steps() [][2]string {
 	if c := app.Code; c != nil {
 		lines = append(lines, [2]string{string(StepCode), fmt.Sprintf("%s at %s", c.Repository, short(p.To.Commit))})
 	}
-	create := fmt.Sprintf("container %s", containerName(p.To, 0))
-	if app.Container.Port > 0 {
-		create += fmt.Sprintf(" in %s on 127.0.0.1:%d", p.To.Slot, p.Ports.Of(p.To.Slot))
-	}
+	create := p.place()
 	if w := p.Waits; w != nil {
 		_, latest := leaves(w)
 		create += fmt.Sprintf(", once %s has left (%s, at the latest %s)", w.Release,
@@ -356,7 +460,9 @@ func (p *HostPlan) steps() [][2]string {
 		count(len(app.Test.Checks), "check"), app.Test.Successes, app.Test.Stable, app.Test.Within)})
 	if app.Proxy != nil {
 		how := fmt.Sprintf("%s: upstream %s to %s", app.Proxy.Type, app.Proxy.Upstream, p.To.Slot)
-		if p.First || !p.view.Proxy.Prepared || p.view.Proxy.Outdated {
+		if app.Proxy.Hosts != "" {
+			how = fmt.Sprintf("%s on the load balancers: %s of upstream %s to %s", app.Proxy.Type, p.Host.Name, app.Proxy.Upstream, p.To.Slot)
+		} else if p.First || !p.view.Proxy.Prepared || p.view.Proxy.Outdated {
 			how += ", after its configuration is written and reloaded once"
 		}
 		lines = append(lines, [2]string{string(StepSwitch), how})

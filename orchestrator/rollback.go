@@ -35,15 +35,18 @@ func (d *Deployer) Rollback(ctx context.Context, req Request, release string) Re
 
 // decideRollback plans a return on every host.
 func (r *run) decideRollback(ctx context.Context, release string) error {
-	views, err := r.observe(ctx)
+	state, err := r.observe(ctx)
 	if err != nil {
 		return err
 	}
 	r.plan = &Plan{}
-	for i, v := range views {
+	for i, v := range state.Hosts {
 		p, err := planReturn(v, release, r.id)
 		if err != nil {
 			return &UsageError{err}
+		}
+		if v.App.Proxy != nil && v.App.Proxy.Hosts != "" && r.shared == nil {
+			return &UsageError{fmt.Errorf("the load balancers of %s stand in its app file: name it with -f", v.App.Name)}
 		}
 		r.plan.Hosts = append(r.plan.Hosts, p)
 		if p.Err == nil {
@@ -65,6 +68,10 @@ func (r *run) decideRollback(ctx context.Context, release string) error {
 			}
 		}
 	}
+	if err := r.plan.planBalancers(state); err != nil {
+		return err
+	}
+	r.arrange()
 	return r.adopt(ctx)
 }
 
@@ -88,6 +95,12 @@ func planReturn(v HostView, release, run string) (HostPlan, error) {
 		return p, fmt.Errorf("%s serves %s already", v.Host.Name, to.Version)
 	}
 	p.To, p.Ports = *to, v.Record.State.Ports
+	if v.App.Proxy != nil { // it is today's proxy that is to switch
+		p.To.App.Proxy = v.App.Proxy
+	}
+	if p.Err = p.locate(p.To.App); p.Err != nil {
+		return p, nil
+	}
 	p.Reasons = []string{"back to " + to.Version}
 	if w := v.pending(to.Slot); w != nil && w.Release == to.ID && len(v.running(to.ID)) >= to.App.Container.Replicas {
 		p.Instant = true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,7 +26,11 @@ type run struct {
 	rollout spec.Rollout
 	hooks   spec.Hooks
 	hosts   []*hostRun // in the inventory's order
-	plan    *Plan
+	// balancers are the hosts of the load balancers, and shared is what they
+	// decide together; none where each host has its own proxy.
+	balancers []*host
+	shared    *front
+	plan      *Plan
 	secrets map[string]string // values by name, of the environment of containers
 	auth    *plugins.Auth     // for the registry
 	source  *source.Source    // nil: the app has no code of its own
@@ -33,7 +38,7 @@ type run struct {
 
 	mu       sync.Mutex // of Emit, and of digest
 	digest   string     // that all hosts must have
-	returned error      // why the run took back a switch that had succeeded
+	returned error      // why the run took back a switch, or a share of it, that had succeeded
 	dropped  dropped
 }
 
@@ -45,13 +50,15 @@ type hostRun struct {
 	step  Step  // that failed
 	err   error // why
 
-	image     plugins.Image
-	codeDir   string
-	green     []plugins.Container // of the release to be
-	made      bool                // green was made by this run
-	released  bool                // blue's teardown goes on by itself
-	remembers record.State        // what the host has on disk
-	result    HostResult
+	front    *front // nil for an app without a proxy
+	image    plugins.Image
+	codeDir  string
+	green    []plugins.Container // of the release to be, one a replica
+	sick     int                 // which of them failed
+	made     bool                // green was made by this run
+	move     *move               // announced on the host, and not yet taken back
+	released bool                // blue's teardown goes on by itself
+	result   HostResult
 }
 
 // active reports whether the host still takes part.
@@ -110,6 +117,13 @@ func (r *run) carryOut(ctx context.Context, s stage) error {
 	if len(hosts) == 0 {
 		return nil
 	}
+	if s.once != nil {
+		err := s.once(ctx)
+		if ctx.Err() != nil && !s.through {
+			return context.Cause(ctx)
+		}
+		return err
+	}
 	if s.first {
 		hosts = hosts[:1]
 	}
@@ -146,7 +160,7 @@ func (r *run) carryOut(ctx context.Context, s stage) error {
 
 // guard returns a context that also ends when the host's connection or its
 // lock is lost.
-func (h *hostRun) guard(ctx context.Context) (context.Context, func()) {
+func (h *host) guard(ctx context.Context) (context.Context, func()) {
 	gctx, cancel := context.WithCancelCause(ctx)
 	ended, lost := h.conn.Done(), make(<-chan struct{})
 	if h.lock != nil {
@@ -197,6 +211,9 @@ func (r *run) deploy(ctx context.Context) (err error) {
 	return nil
 }
 
+// app is the app as the first host has it: what concerns all hosts is alike.
+func (r *run) app() spec.App { return r.hosts[0].app }
+
 func (r *run) owner() record.Owner {
 	return record.Owner{By: r.d.By, PID: r.d.PID, Run: r.id, Command: r.command, Since: r.started}
 }
@@ -205,26 +222,21 @@ func (r *run) owner() record.Owner {
 func (r *run) connect(ctx context.Context) error {
 	errs := each(r.hosts, func(h *hostRun) error {
 		r.say(h, StepConnect, StatusStarted, "")
-		conn, err := r.d.Dial(ctx, h.inv)
-		if err != nil {
-			if ctx.Err() == nil {
-				r.note(h, Unreachable, StepConnect, err)
-			}
+		err := r.take(ctx, &h.host)
+		switch {
+		case err == nil || ctx.Err() != nil:
 			return nil
-		}
-		h.conn = conn
-		h.lock, err = r.d.Store.Acquire(ctx, conn, h.app.Name, r.owner())
-		if err == nil {
+		case h.conn == nil:
+			r.note(h, Unreachable, StepConnect, err)
 			return nil
 		}
 		if held := (*record.HeldError)(nil); errors.As(err, &held) {
 			return err
 		}
-		if ctx.Err() == nil {
-			r.drop(ctx, h, StepConnect, err)
-		}
+		r.drop(ctx, h, StepConnect, err)
 		return nil
 	})
+	errs = append(errs, r.connectBalancers(ctx, r.take)...)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -234,6 +246,24 @@ func (r *run) connect(ctx context.Context) error {
 	return r.tooMany()
 }
 
+// take connects to a host and takes its lock.
+func (r *run) take(ctx context.Context, h *host) error {
+	if err := r.dial(ctx, h); err != nil {
+		return err
+	}
+	var err error
+	h.lock, err = r.d.Store.Acquire(ctx, h.conn, h.remembersAs(), r.owner())
+	return err
+}
+
+func (r *run) dial(ctx context.Context, h *host) error {
+	conn, err := r.d.Dial(ctx, h.inv)
+	if err == nil {
+		h.conn = conn
+	}
+	return err
+}
+
 // close frees the locks and closes the connections.
 func (r *run) close(ctx context.Context) {
 	ctx, cancel := orphan(ctx, 10*time.Second)
@@ -241,7 +271,11 @@ func (r *run) close(ctx context.Context) {
 	if r.source != nil {
 		_ = r.source.Close() // it only read
 	}
-	each(r.hosts, func(h *hostRun) error {
+	hosts := slices.Clone(r.balancers)
+	for _, h := range r.hosts {
+		hosts = append(hosts, &h.host)
+	}
+	each(hosts, func(h *host) error {
 		if h.lock != nil {
 			_ = h.lock.Release(ctx) // a lock dies with its connection anyway
 		}
@@ -258,6 +292,9 @@ func (d *Deployer) newRun(command string, req Request) *run {
 	r := &run{d: d, req: req, id: cmp.Or(req.Run, NewRunID(now)), command: command, started: now}
 	for _, h := range req.Hosts {
 		r.hosts = append(r.hosts, &hostRun{host: host{inv: h, named: req.File.NameOnly()}, state: Pending})
+	}
+	for _, h := range req.Balancers {
+		r.balancers = append(r.balancers, &host{inv: h})
 	}
 	return r
 }

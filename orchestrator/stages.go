@@ -7,6 +7,7 @@ import "context"
 type stage struct {
 	step    Step
 	do      func(context.Context, *hostRun) error
+	once    func(context.Context) error // in place of do: for all hosts together
 	first   bool // on the first host only
 	through bool // to its end on every host, whatever happens elsewhere
 	waits   bool // it mostly waits: on all hosts at the same time, however many
@@ -25,20 +26,27 @@ func (r *run) prepare() []stage {
 		{step: StepInstall, do: r.restartGreen},             // then green begins with what was installed
 		{step: StepTest, do: r.testGreen},                   // test green
 		{step: StepSwitch, do: r.prepareProxy},              // both slots in the proxy's configuration, once for ever
+		{step: StepSwitch, once: r.prepareBalancers},        // or in that of the load balancers
 	}
 }
 
-// commit is the point of no return. It is not interrupted, and from here on
-// green is not removed because something failed.
-func (r *run) commit() stage {
-	return stage{step: StepSwitch, do: r.switchToGreen, through: true} // direct all new connections to green
+// turn is the point of no return. From its end on green is not removed because
+// something failed.
+func (r *run) turn() []stage {
+	return []stage{
+		{step: StepSwitch, do: r.announce, through: true},        // write down what is about to serve, order blue's removal
+		{step: StepSwitch, once: r.canary},                       // a share of the requests first, where the rollout asks for it
+		{step: StepSwitch, once: r.switchToGreen, through: true}, // direct all new connections to green
+		{step: StepSwitch, do: r.confirm, through: true},         // write down what serves
+	}
 }
 
 // settle is what follows the switch. When it fails, hosts go back to blue,
 // which is still there.
 func (r *run) settle() []stage {
 	return []stage{
-		{step: StepSwitch, do: r.verify},                    // a request through the public listener
+		{step: StepSwitch, once: r.verifyShared},            // a request through the public listener of every load balancer
+		{step: StepSwitch, do: r.verify},                    // or of the host
 		{step: StepTeardown, do: r.releaseBlue},             // the host removes blue by itself from here on
 		{step: StepTeardown, do: r.watchGreen, waits: true}, // green is tested until blue is gone
 	}

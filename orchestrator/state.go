@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/teal-deploy/teal/inventory"
@@ -31,15 +32,47 @@ type HostView struct {
 	Err        error    // why the host could not be observed; everything below is zero then
 	Record     record.Observation
 	Containers []plugins.Container // of the app, oldest first
-	Proxy      proxy.Observation   // zero for an app without a proxy, or not yet prepared
+	Proxy      Sight               // zero for an app without a proxy, or not yet prepared
 	Runtime    plugins.Info
 	Warnings   []string // what would break the promise of no failed request
 }
 
 // A State is everything that was observed before a decision.
 type State struct {
-	Hosts []HostView // in the inventory's order
+	Hosts     []HostView     // in the inventory's order
+	Balancers []BalancerView // likewise; none where each host has its own proxy
+	Servers   []string       // see Request
 }
+
+// A Sight is what the proxies that lead to a host were found to do with its
+// requests.
+type Sight struct {
+	Prepared bool        // its slots stand in the configuration
+	Outdated bool        // but not as they should
+	Disk     proxy.Share // what a restart would serve; with Mixed: of one of them
+	Live     proxy.Share // what is served now
+	Mixed    bool        // load balancers that do not agree with each other
+	Open     map[proxy.Slot]int
+	Problem  string // why Live is not known, or what breaks the promise; for people
+}
+
+// sightOf is what one proxy does with a member's requests.
+func sightOf(o proxy.Observation, member string) Sight {
+	disk, known := o.Disk[member]
+	if !known {
+		return Sight{Problem: o.Problem}
+	}
+	s := Sight{Prepared: o.Prepared, Outdated: o.Outdated, Disk: disk, Live: disk, Problem: o.Problem, Open: o.Open[member]}
+	live, answers := o.Live[member]
+	if !answers {
+		live = silent
+	}
+	s.Live = live
+	return s
+}
+
+// silent stands for the share of a member for which a proxy does not answer.
+const silent proxy.Share = -2
 
 // serving returns the release that new requests reach on the host, going by
 // what is on disk where a proxy decides, and nil when nothing serves.
@@ -48,8 +81,12 @@ func (v *HostView) serving() *record.Release {
 	if s == nil {
 		return nil
 	}
-	if died := s.Switching; died != nil && (v.App.Proxy == nil || v.Proxy.Disk.Slot == died.Slot) {
-		return died // a run died right behind its switch
+	routed := v.App.Proxy == nil
+	if s.Switching != nil && v.Proxy.Prepared && !v.Proxy.Mixed {
+		routed = v.Proxy.Disk == s.Switching.Slot.All()
+	}
+	if s.Switching != nil && routed {
+		return s.Switching // a run died right behind its switch
 	}
 	return s.Active
 }
@@ -83,12 +120,15 @@ type host struct {
 	conn    Connection
 	lock    *record.Lock // nil for commands that only look
 	runtime plugins.Runtime
-	proxy   proxy.Proxy // nil for an app without one
+	proxy   proxy.Proxy // nil for an app without one, and for a server behind load balancers
 	named   bool        // app is a name; the rest is what the host remembers
+
+	balances  bool         // it is a load balancer here, no server
+	remembers record.State // what the host has on disk
 }
 
 // observe looks at everything on the host once: one command, one list of
-// containers, one question to the proxy.
+// containers, one question to its own proxy.
 func (d *Deployer) observe(ctx context.Context, h *host) HostView {
 	v := HostView{Host: h.inv, App: h.app}
 	if v.Record, v.Err = d.Store.Observe(ctx, h.conn, h.app.Name); v.Err != nil {
@@ -105,8 +145,10 @@ func (d *Deployer) observe(ctx context.Context, h *host) HostView {
 	if v.Containers, v.Err = h.runtime.List(ctx, h.conn, labels); v.Err != nil {
 		return v
 	}
-	if h.proxy != nil && v.Record.State != nil {
-		v.Proxy, v.Err = h.proxy.Observe(ctx, h.conn, d.layout(h.app, h.inv.Name, v.Record.State.Ports))
+	if s := v.Record.State; h.proxy != nil && s != nil && s.Ports.Stable != 0 {
+		var o proxy.Observation
+		o, v.Err = h.proxy.Observe(ctx, h.conn, d.ownLayout(h, s.Ports, s.Active, nil))
+		v.Proxy = merge([]Sight{sightOf(o, h.inv.Name)})
 	}
 	return v
 }
@@ -125,47 +167,92 @@ func (d *Deployer) recall(h *host, s *record.State) (err error) {
 			"its containers are those of the runtime %s, and only an app file can describe that", last.App.Runtime)}
 	}
 	h.app = last.App
-	if h.app.Proxy != nil {
+	if h.app.Proxy != nil && h.app.Proxy.Hosts == "" {
 		h.proxy, err = d.Proxy(h.app.Proxy.Type)
 	}
 	return err
 }
 
-// observe looks at every host that was reached.
-func (r *run) observe(ctx context.Context) ([]HostView, error) {
-	views := make([]HostView, len(r.hosts))
+// observe looks at every host that was reached, and at the load balancers.
+func (r *run) observe(ctx context.Context) (State, error) {
+	s := State{Hosts: make([]HostView, len(r.hosts)), Servers: r.req.Servers}
+	var err error
+	var wg sync.WaitGroup
+	wg.Go(func() { s.Balancers, err = r.observeBalancers(ctx) })
 	each(indices(r.hosts), func(i int) error {
 		h := r.hosts[i]
 		if h.err != nil {
-			views[i] = HostView{Host: h.inv, App: h.app, Err: h.err}
+			s.Hosts[i] = HostView{Host: h.inv, App: h.app, Err: h.err}
 			return nil
 		}
-		views[i] = r.d.observe(ctx, &h.host)
+		s.Hosts[i] = r.d.observe(ctx, &h.host)
 		return nil
 	})
-	return views, context.Cause(ctx)
+	wg.Wait()
+	if ctx.Err() != nil {
+		return s, context.Cause(ctx)
+	}
+	if len(s.Balancers) > 0 {
+		for i := range s.Hosts {
+			s.Hosts[i].Proxy = sightOfAll(s.Balancers, s.Hosts[i].Host.Name)
+		}
+	}
+	return s, err
 }
 
-// layout is what the proxy's configuration shall hold for an app on a host
-// whose own proxy leads to slots on loopback.
-func (d *Deployer) layout(app spec.App, name string, ports record.Ports) proxy.Layout {
-	l := proxy.Layout{
-		App:    app.Name,
-		Dir:    d.Store.Dir(app.Name),
-		Stable: loopback(ports.Stable),
-		Members: []proxy.Member{{
-			Name:  name,
-			Blue:  []netip.AddrPort{loopback(ports.Blue)},
-			Green: []netip.AddrPort{loopback(ports.Green)},
-		}},
+// ownLayout is what the configuration of a host's own proxy shall hold: one
+// member, whose slots are on loopback.
+func (d *Deployer) ownLayout(h *host, ports record.Ports, serving, to *record.Release) proxy.Layout {
+	l := layout(h.app, d.Store.Dir(h.app.Name))
+	m := member(h.inv.Name, loopback(0).Addr(), ports, serving, to)
+	m.Stable = loopback(ports.Stable)
+	l.Members = []proxy.Member{m}
+	return l
+}
+
+// layout is what an app's proxies have in common: all but the members.
+func layout(app spec.App, dir string) proxy.Layout {
+	l := proxy.Layout{App: app.Name, Dir: dir, Protocol: proxy.Protocol(app.Container.Protocol)}
+	for _, c := range app.Test.Checks {
+		if c.HTTP != "" && len(c.Status) == 0 && len(c.Headers) == 0 {
+			l.Up = &proxy.Up{Path: c.HTTP, Host: c.Host}
+			break
+		}
 	}
-	if app.Proxy != nil {
-		l.Upstream = app.Proxy.Upstream
-		if s := app.Proxy.Site; s != nil {
+	l.Sticky.Address = app.Rollout.Sticky == "address"
+	l.Sticky.Cookie, _ = strings.CutPrefix(app.Rollout.Sticky, "cookie:")
+	if l.Sticky.Address {
+		l.Sticky.Cookie = ""
+	}
+	if p := app.Proxy; p != nil {
+		l.Upstream = p.Upstream
+		if s := p.Site; s != nil {
 			l.Site = &proxy.Site{Listen: s.Listen, Names: s.Names}
 		}
 	}
 	return l
+}
+
+// member is a host as a proxy reaches it at an address. A slot has the
+// replicas of the release that serves from it or is about to; one that is
+// empty has as many as the other, so that the next release changes nothing.
+func member(name string, at netip.Addr, ports record.Ports, serving, to *record.Release) proxy.Member {
+	n := map[proxy.Slot]int{}
+	most := 1
+	for _, r := range []*record.Release{serving, to} {
+		if r != nil {
+			n[r.Slot] = r.App.Container.Replicas
+			most = r.App.Container.Replicas
+		}
+	}
+	addresses := func(s proxy.Slot) []netip.AddrPort {
+		var list []netip.AddrPort
+		for _, p := range ports.Of(s)[:min(cmp.Or(n[s], most), len(ports.Of(s)))] {
+			list = append(list, netip.AddrPortFrom(at, p))
+		}
+		return list
+	}
+	return proxy.Member{Name: name, Blue: addresses(proxy.Blue), Green: addresses(proxy.Green)}
 }
 
 func loopback(port uint16) netip.AddrPort {

@@ -129,26 +129,25 @@ func (r *run) createGreen(ctx context.Context, h *hostRun) error {
 		}
 	}
 	h.made = true
-	c, err := h.runtime.Create(ctx, h.conn, r.containerSpec(h))
-	if err != nil {
-		return err
+	for i := range h.plan.To.App.Container.Replicas {
+		c, err := h.runtime.Create(ctx, h.conn, r.containerSpec(h, i))
+		if err != nil {
+			return err
+		}
+		h.green = append(h.green, c)
 	}
-	h.green = []plugins.Container{c}
-	text := c.Name
-	if p := h.app.Container.Port; p > 0 {
-		text += fmt.Sprintf(" in %s on port %d", h.plan.To.Slot, h.plan.Ports.Of(h.plan.To.Slot))
-	}
-	r.say(h, StepCreate, StatusDone, "%s in %s", text, tidy(time.Since(began)))
+	r.say(h, StepCreate, StatusDone, "%s in %s", h.plan.place(), tidy(time.Since(began)))
 	return nil
 }
 
-func (r *run) containerSpec(h *hostRun) plugins.Spec {
+// containerSpec is a replica of green.
+func (r *run) containerSpec(h *hostRun, replica int) plugins.Spec {
 	c, to := h.app.Container, h.plan.To
 	env := map[string]string{"TEAL_APP": h.app.Name, "TEAL_RELEASE": to.ID, "TEAL_VERSION": to.Version}
 	maps.Copy(env, c.Env)
 	maps.Copy(env, r.secrets)
 	s := plugins.Spec{
-		Name: containerName(to, 0), Image: h.image.Reference, Command: c.Command, Env: env,
+		Name: containerName(to, replica), Image: h.image.Reference, Command: c.Command, Env: env,
 		Labels: map[string]string{LabelApp: h.app.Name, LabelRelease: to.ID, LabelSlot: string(to.Slot)},
 		Memory: c.Memory, CPUs: c.CPUs, StopGrace: c.StopGrace,
 		// Until green serves it must not come back by itself: that would hide
@@ -166,7 +165,7 @@ func (r *run) containerSpec(h *hostRun) plugins.Spec {
 		s.Mounts = append(s.Mounts, plugins.Mount{Source: h.codeDir, Target: h.app.Code.Path})
 	}
 	if c.Port > 0 {
-		s.Port, s.Publish = c.Port, loopback(h.plan.Ports.Of(to.Slot))
+		s.Port, s.Publish = c.Port, h.plan.address(replica)
 	}
 	return s
 }
@@ -236,7 +235,12 @@ func (r *run) install(ctx context.Context, h *hostRun) error {
 	if h.plan.Instant || len(h.app.Install.Run) == 0 {
 		return nil
 	}
-	return r.runLines(ctx, h, h.app.Install.Run)
+	for _, c := range h.green { // one after the other: they may share the folder of the code
+		if err := r.runLines(ctx, h, c, h.app.Install.Run); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // installOnce is the part of step 4 that is done once a deployment, whatever
@@ -245,10 +249,10 @@ func (r *run) installOnce(ctx context.Context, h *hostRun) error {
 	if h.plan.Instant || len(h.app.Install.Once) == 0 || r.command == "rollback" {
 		return nil
 	}
-	return r.runLines(ctx, h, h.app.Install.Once)
+	return r.runLines(ctx, h, h.green[0], h.app.Install.Once)
 }
 
-func (r *run) runLines(ctx context.Context, h *hostRun, lines []string) error {
+func (r *run) runLines(ctx context.Context, h *hostRun, c plugins.Container, lines []string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, h.app.Install.Timeout,
 		fmt.Errorf("install.timeout of %s is over", h.app.Install.Timeout))
 	defer cancel()
@@ -260,7 +264,7 @@ func (r *run) runLines(ctx context.Context, h *hostRun, lines []string) error {
 		began := time.Now()
 		r.say(h, StepInstall, StatusStarted, "%s", line)
 		out := r.lines(h, StepInstall)
-		err := h.runtime.Exec(ctx, h.conn, h.green[0].ID, &plugins.Command{
+		err := h.runtime.Exec(ctx, h.conn, c.ID, &plugins.Command{
 			Args: []string{"sh", "-c", inFolder, "teal", folder, line}, Stdout: out, Stderr: out,
 		})
 		out.flush()
@@ -297,7 +301,9 @@ func (r *run) restartGreen(ctx context.Context, h *hostRun) error {
 			Err: fmt.Errorf("the runtime %s cannot; set install.restart = false", h.app.Runtime),
 		}
 	}
-	return rs.Restart(ctx, h.conn, h.green[0].ID, h.app.Container.StopGrace)
+	return errors.Join(each(h.green, func(c plugins.Container) error {
+		return rs.Restart(ctx, h.conn, c.ID, h.app.Container.StopGrace)
+	})...)
 }
 
 // testGreen is step 5.
@@ -308,24 +314,37 @@ func (r *run) testGreen(ctx context.Context, h *hostRun) error {
 	}
 	r.say(h, StepTest, StatusStarted, "")
 	began := time.Now()
-	err := health.Wait(ctx, r.subject(h), h.app.Test, func(text string) {
-		r.say(h, StepTest, StatusInfo, "%s", text)
+	errs := eachOf(len(h.green), indices(h.green), func(i int) error {
+		return health.Wait(ctx, r.subject(h, i), h.app.Test, func(text string) {
+			r.say(h, StepTest, StatusInfo, "%s%s", h.replica(i), text)
+		})
 	})
-	if err != nil {
-		return err
+	for i, err := range errs {
+		if err != nil {
+			h.sick = i
+			return fmt.Errorf("%s%w", h.replica(i), err)
+		}
 	}
 	h.state = Ready
 	r.say(h, StepTest, StatusDone, "passed in %s", tidy(time.Since(began)))
 	return nil
 }
 
-// subject is green as the tests see it.
-func (r *run) subject(h *hostRun) health.Subject {
+// replica names a replica of green, where there are several.
+func (h *hostRun) replica(i int) string {
+	if len(h.green) < 2 {
+		return ""
+	}
+	return fmt.Sprintf("replica %d: ", i+1)
+}
+
+// subject is a replica of green as the tests see it.
+func (r *run) subject(h *hostRun, replica int) health.Subject {
 	var address netip.AddrPort
 	if h.app.Container.Port > 0 {
-		address = loopback(h.plan.Ports.Of(h.plan.To.Slot))
+		address = h.plan.address(replica)
 	}
-	id := h.green[0].ID
+	id := h.green[replica].ID
 	return health.Subject{
 		Host:    h.conn,
 		Address: address,
@@ -360,7 +379,7 @@ func (r *run) keepLog(ctx context.Context, h *hostRun) {
 		return
 	}
 	var out bytes.Buffer
-	if err := logs.Logs(ctx, h.conn, h.green[0].ID, logLines, &out); err != nil {
+	if err := logs.Logs(ctx, h.conn, h.green[min(h.sick, len(h.green)-1)].ID, logLines, &out); err != nil {
 		r.warn(h, StepUndo, "green's log is not to be had", err)
 		return
 	}

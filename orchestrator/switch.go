@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/health"
@@ -17,35 +19,17 @@ import (
 // interrupt.
 const switchLimit = 3 * time.Minute
 
-// prepareProxy writes both slots into the proxy's configuration. Only the
-// first deployment of an app finds something to do.
-func (r *run) prepareProxy(ctx context.Context, h *hostRun) error {
-	if h.proxy == nil {
-		return nil
-	}
-	changed, err := h.proxy.Prepare(ctx, h.conn, r.layout(h))
-	if err != nil {
-		return err
-	}
-	if changed {
-		r.say(h, StepSwitch, StatusInfo, "configuration of %s written, reloaded and verified", h.app.Proxy.Type)
-	}
-	return nil
-}
-
-func (r *run) layout(h *hostRun) proxy.Layout {
-	return r.d.layout(h.app, h.inv.Name, h.plan.Ports)
-}
-
 // switchAll switches every host at the same time. When a host cannot be
 // switched, those that were go back, unless the rollout says to stop.
 func (r *run) switchAll(ctx context.Context) error {
 	if ctx.Err() != nil { // the last chance to turn around
 		return context.Cause(ctx)
 	}
-	sctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
-	defer cancel()
-	err := r.carryOut(sctx, r.commit())
+	if err := r.shared.ready(ctx); err != nil {
+		return err
+	}
+	err := r.commit(ctx)
+	r.strikeOutAll(ctx)
 	switch {
 	case err == nil:
 		r.removeGreen(ctx, false)
@@ -57,39 +41,230 @@ func (r *run) switchAll(ctx context.Context) error {
 	return err
 }
 
-// switchToGreen is step 6 on one host. The order matters: at whatever moment
-// teal, the connection or the host dies, what is on the host says what to do.
-func (r *run) switchToGreen(ctx context.Context, h *hostRun) error {
-	to := h.plan.To
-	to.At = time.Now()
-	r.say(h, StepSwitch, StatusStarted, "to %s", to.Slot)
-	took, err := r.tryToSwitch(ctx, h, to)
-	if err != nil {
-		known := ctx.Err() == nil && !errors.Is(err, proxy.ErrUnknown) && !errors.Is(err, plugins.Lost) && !errors.Is(err, errUnwritten)
-		if !known {
-			r.settleUnknown(ctx, h, to, err)
-			return nil
+// commit makes green serve on every host. But for the shares that may go
+// before, it is not interrupted.
+func (r *run) commit(ctx context.Context) error {
+	for _, s := range r.turn() {
+		sctx, cancel := ctx, context.CancelFunc(func() {})
+		if s.through {
+			sctx, cancel = orphan(ctx, cmp.Or(r.d.switching, switchLimit))
 		}
-		return errors.Join(err, r.condemnAgain(ctx, h))
+		err := r.carryOut(sctx, s)
+		cancel()
+		if err != nil {
+			return err
+		}
 	}
-	h.switched(to, took)
-	r.say(h, StepSwitch, StatusDone, "%s serves from %s, switched in %s", to.Version, to.Slot, took.Round(100*time.Microsecond))
 	return nil
 }
 
-func (r *run) tryToSwitch(ctx context.Context, h *hostRun, to record.Release) (time.Duration, error) {
+// A move makes one release serve on a host in place of another. It is one way
+// for a switch, a rollback and the return after a failure.
+type move struct {
+	*hostRun
+	next   record.Release
+	last   *record.Release
+	before record.State // what the host has on disk, but for the intent
+
+	percent int // of the requests that next gets so far
+	sick    error // why next is not to get more
+	took    time.Duration
+	err     error // why the proxies did not make it come about, or are not known to have
+}
+
+// share is what the member gets when next has so many percent of the requests.
+func (m *move) share(percent int) proxy.Share {
+	if m.next.Slot == proxy.Green {
+		return proxy.Share(percent)
+	}
+	return proxy.Share(100 - percent)
+}
+
+// announce writes down on one host that green is about to serve. The order
+// matters: at whatever moment teal, the connection or the host dies, what is
+// on the host says what to do.
+func (r *run) announce(ctx context.Context, h *hostRun) error {
+	to := h.plan.To
+	to.At = time.Now()
+	r.say(h, StepSwitch, StatusStarted, "to %s", to.Slot)
 	if h.plan.Instant {
 		// Blue of the last deployment serves again: its teardown must be off
 		// for certain before anything else.
 		err := h.lock.Cancel(ctx, to.ID)
 		if errors.Is(err, record.ErrTooLate) || errors.Is(err, record.ErrNoTeardown) {
-			return 0, fmt.Errorf("%s has just left: roll back again, then its container is made anew: %w", to.Version, err)
+			return fmt.Errorf("%s has just left: roll back again, then its container is made anew: %w", to.Version, err)
 		}
 		if err != nil {
-			return 0, err
+			return r.notSwitched(ctx, h, to, err)
 		}
 	}
-	return r.route(ctx, h, to, h.plan.From)
+	m := &move{hostRun: h, next: to, last: h.plan.From}
+	if err := r.intend(ctx, m); err != nil {
+		return r.notSwitched(ctx, h, to, err)
+	}
+	h.move = m
+	return nil
+}
+
+// notSwitched decides what follows when a host could not be switched: it
+// returns why, or finds out what serves when that is not known.
+func (r *run) notSwitched(ctx context.Context, h *hostRun, to record.Release, err error) error {
+	known := ctx.Err() == nil && !errors.Is(err, proxy.ErrUnknown) && !errors.Is(err, plugins.Lost) && !errors.Is(err, errUnwritten)
+	if !known {
+		r.settleUnknown(ctx, h, to, err)
+		return nil
+	}
+	return errors.Join(err, r.condemnAgain(ctx, h))
+}
+
+// intend writes down which release is about to serve, and arms the teardown of
+// the one that leaves. When it fails that is undone, unless the error is of
+// kind plugins.Lost.
+func (r *run) intend(ctx context.Context, m *move) error {
+	m.before = m.remembers
+	intent := m.before
+	intent.Switching = &m.next
+	if err := m.lock.Write(ctx, intent); err != nil {
+		return err
+	}
+	if err := r.setRestart(ctx, m.hostRun, m.next.ID, plugins.RestartAlways); err != nil {
+		if !m.onGreen() {
+			return errors.Join(err, m.strikeOut(ctx))
+		}
+		// To go back matters more than what a reboot would do.
+		r.warn(m.hostRun, StepUndo, m.next.Version+" may not come back when the host restarts", err)
+	}
+	if err := r.arm(ctx, m.hostRun, m.last, m.next); err != nil {
+		return errors.Join(err, m.strikeOut(ctx))
+	}
+	return nil
+}
+
+// strikeOut takes an intent back: nothing was switched.
+func (m *move) strikeOut(ctx context.Context) error {
+	var errs []error
+	if m.last != nil {
+		errs = append(errs, m.keep(ctx, m.last.ID))
+	}
+	return errors.Join(append(errs, m.lock.Write(ctx, m.before))...)
+}
+
+// strikeOutAll takes back what was announced on hosts that did not come to be
+// switched.
+func (r *run) strikeOutAll(ctx context.Context) {
+	ctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
+	defer cancel()
+	each(r.hosts, func(h *hostRun) error {
+		m := h.move
+		if m == nil || h.err != nil || h.onGreen() {
+			return nil
+		}
+		h.move = nil
+		err := r.connected(ctx, &h.host)
+		if err == nil {
+			err = errors.Join(m.strikeOut(ctx), r.condemnAgain(ctx, h))
+		}
+		if err != nil {
+			r.warn(h, StepUndo, "the next deployment puts the rest right", err)
+		}
+		if m.sick != nil {
+			r.note(h, Failed, StepSwitch, m.sick)
+		}
+		return nil
+	})
+}
+
+// moves are the switches that stand before the run.
+func (r *run) moves() []*move {
+	var moves []*move
+	for _, h := range r.active() {
+		if h.move != nil {
+			moves = append(moves, h.move)
+		}
+	}
+	return moves
+}
+
+// switchToGreen directs all new connections to green.
+func (r *run) switchToGreen(ctx context.Context) error {
+	moves := r.moves()
+	r.direct(ctx, moves, 100)
+	each(moves, func(m *move) error {
+		if m.err == nil {
+			return nil
+		}
+		if cause := m.err; m.percent > 0 { // that is what it still gets
+			if err := r.withdraw(ctx, []*move{m}); err != nil {
+				return nil
+			}
+			m.err = cause
+		}
+		m.move = nil
+		gctx, done := m.guard(ctx)
+		defer done()
+		err := m.err
+		known := !errors.Is(err, proxy.ErrUnknown) && !errors.Is(err, plugins.Lost)
+		if known {
+			err = errors.Join(err, m.strikeOut(gctx))
+		}
+		if err := r.notSwitched(gctx, m.hostRun, m.next, err); err != nil {
+			r.drop(gctx, m.hostRun, StepSwitch, err)
+		}
+		return nil
+	})
+	return r.tooMany()
+}
+
+// direct gives the releases that come their percent of the requests, on all
+// proxies at the same time, and notes in each move what became of it.
+func (r *run) direct(ctx context.Context, moves []*move, percent int) {
+	fronts := map[*front][]*move{}
+	for _, m := range moves {
+		m.took, m.err = 0, nil
+		if m.front != nil {
+			fronts[m.front] = append(fronts[m.front], m)
+		}
+	}
+	each(slices.Collect(maps.Keys(fronts)), func(f *front) error {
+		change := proxy.Route{}
+		for _, m := range fronts[f] {
+			change[m.inv.Name] = m.share(percent)
+		}
+		began := time.Now()
+		err := f.switchTo(ctx, change)
+		for _, m := range fronts[f] {
+			m.took, m.err = time.Since(began), err
+		}
+		return nil
+	})
+}
+
+// confirm writes down on one host that green serves.
+func (r *run) confirm(ctx context.Context, h *hostRun) error {
+	m := h.move
+	if m == nil {
+		return nil
+	}
+	if err := m.writeDown(ctx); err != nil {
+		r.settleUnknown(ctx, h, m.next, err)
+		return nil
+	}
+	h.switched(m.next, m.took)
+	r.say(h, StepSwitch, StatusDone, "%s serves from %s, switched in %s", m.next.Version, m.next.Slot, m.took.Round(100*time.Microsecond))
+	return nil
+}
+
+// errUnwritten says that a switch has happened and could not be written down.
+// The intent stands on the host: whoever looks next understands it.
+var errUnwritten = errors.New("it serves, and could not be written down")
+
+// writeDown makes the host remember that next serves.
+func (m *move) writeDown(ctx context.Context) error {
+	m.remembers = remember(m.before, m.next, m.app.Keep.Releases)
+	if err := m.lock.Write(ctx, m.remembers); err != nil {
+		return fmt.Errorf("%w: %w", errUnwritten, err)
+	}
+	return nil
 }
 
 // condemnAgain arms the teardown again that an instant return which did not
@@ -112,57 +287,6 @@ func (h *hostRun) switched(to record.Release, took time.Duration) {
 	h.state = Switched
 	h.result.Switch, h.result.SwitchAt = took, time.Now()
 	h.plan.To = to
-}
-
-// errUnwritten says that a switch has happened and could not be written down.
-// The intent stands on the host: whoever looks next understands it.
-var errUnwritten = errors.New("it serves, and could not be written down")
-
-// route makes next serve in place of last, and arms the teardown of last. It
-// is one way for a switch, a rollback and the return after a failure. When it
-// fails last serves, unless the error is errUnwritten, proxy.ErrUnknown or of
-// kind plugins.Lost.
-func (r *run) route(ctx context.Context, h *hostRun, next record.Release, last *record.Release) (time.Duration, error) {
-	before := h.remembers
-	intent := before
-	intent.Switching = &next
-	if err := h.lock.Write(ctx, intent); err != nil {
-		return 0, err
-	}
-	undo := func(err error) error { // nothing was switched
-		var errs []error
-		if last != nil {
-			errs = append(errs, h.keep(ctx, last.ID))
-		}
-		errs = append(errs, h.lock.Write(ctx, before))
-		return errors.Join(append([]error{err}, errs...)...)
-	}
-	if err := r.setRestart(ctx, h, next.ID, plugins.RestartAlways); err != nil {
-		if !h.onGreen() {
-			return 0, undo(err)
-		}
-		// To go back matters more than what a reboot would do.
-		r.warn(h, StepUndo, next.Version+" may not come back when the host restarts", err)
-	}
-	if err := r.arm(ctx, h, last, next); err != nil {
-		return 0, undo(err)
-	}
-	began := time.Now()
-	if h.proxy != nil {
-		err := h.proxy.Switch(ctx, h.conn, r.layout(h), proxy.Route{App: h.app.Name, Slot: next.Slot, Share: 100})
-		if errors.Is(err, proxy.ErrUnknown) || errors.Is(err, plugins.Lost) {
-			return 0, err // leave everything as it is until somebody has looked
-		}
-		if err != nil {
-			return 0, undo(err)
-		}
-	}
-	took := time.Since(began)
-	h.remembers = remember(before, next, h.app.Keep.Releases)
-	if err := h.lock.Write(ctx, h.remembers); err != nil {
-		return took, fmt.Errorf("%w: %w", errUnwritten, err)
-	}
-	return took, nil
 }
 
 // setRestart changes the restart policy of a release's containers, where the
@@ -203,8 +327,12 @@ func (r *run) arm(ctx context.Context, h *hostRun, leaving *record.Release, stay
 	if t.Successor, err = r.condemned(ctx, h, staying); err != nil {
 		return err
 	}
-	if h.proxy != nil {
-		t.RoutedScript, t.RoutedArgs = h.proxy.RoutedScript(r.layout(h), leaving.Slot)
+	switch f := h.front; {
+	case f == nil:
+	case f.shared: // whom the host cannot ask: it goes by what this run writes down
+		t.RoutedScript, t.RoutedArgs = r.d.Store.ServesScript(h.app.Name, leaving.Slot)
+	default:
+		t.RoutedScript, t.RoutedArgs = h.proxy.RoutedScript(f.proxies[0].layout, h.inv.Name, leaving.Slot)
 	}
 	return h.lock.Arm(ctx, t)
 }
@@ -246,7 +374,7 @@ func (r *run) settleUnknown(ctx context.Context, h *hostRun, to record.Release, 
 		return
 	}
 	if serving == nil || serving.ID != to.ID {
-		r.note(h, Failed, StepSwitch, errors.Join(cause, r.strikeOut(ctx, h)))
+		r.note(h, Failed, StepSwitch, errors.Join(cause, r.forgetSwitch(ctx, h)))
 		return
 	}
 	h.switched(to, 0)
@@ -266,10 +394,17 @@ func (r *run) settleUnknown(ctx context.Context, h *hostRun, to record.Release, 
 
 // lookAgain reads over a new connection what serves.
 func (r *run) lookAgain(ctx context.Context, h *hostRun) (*record.Release, error) {
-	if err := r.reconnect(ctx, h); err != nil {
+	again := r.reconnect
+	if h.front != nil && h.front.shared { // it is not this connection that is to blame
+		again = r.connected
+	}
+	if err := again(ctx, &h.host); err != nil {
 		return nil, err
 	}
 	view := r.d.observe(ctx, &h.host)
+	if h.front != nil && h.front.shared && view.Err == nil {
+		view.Proxy, view.Err = h.front.sight(ctx, h.inv.Name)
+	}
 	if err := view.Err; err != nil {
 		return nil, err
 	}
@@ -282,8 +417,8 @@ func (r *run) lookAgain(ctx context.Context, h *hostRun) (*record.Release, error
 	return view.serving(), nil
 }
 
-// strikeOut takes back what was prepared for a switch that did not happen.
-func (r *run) strikeOut(ctx context.Context, h *hostRun) error {
+// forgetSwitch takes back what was prepared for a switch that did not happen.
+func (r *run) forgetSwitch(ctx context.Context, h *hostRun) error {
 	h.remembers.Switching = nil
 	var errs []error
 	if h.plan.From != nil {
@@ -292,18 +427,38 @@ func (r *run) strikeOut(ctx context.Context, h *hostRun) error {
 	return errors.Join(append(errs, h.lock.Write(ctx, h.remembers), r.condemnAgain(ctx, h))...)
 }
 
-// verify sends a request through the public listener.
+// verify sends a request through the public listener of the host's own proxy.
 func (r *run) verify(ctx context.Context, h *hostRun) error {
 	p := h.app.Proxy
 	if p == nil || p.Verify == nil {
 		return nil
 	}
-	r.say(h, StepSwitch, StatusInfo, "verify %s", p.Verify.HTTP)
-	if err := health.Verify(ctx, h.conn, *p.Verify); err != nil {
-		return err
+	if !h.front.shared {
+		r.say(h, StepSwitch, StatusInfo, "verify %s", p.Verify.HTTP)
+		if err := health.Verify(ctx, h.conn, *p.Verify); err != nil {
+			return err
+		}
 	}
 	h.state = Verified
 	return nil
+}
+
+// verifyShared sends a request through the public listener of every load
+// balancer.
+func (r *run) verifyShared(ctx context.Context) error {
+	if r.shared == nil || r.app().Proxy.Verify == nil {
+		return nil
+	}
+	v := *r.app().Proxy.Verify
+	return errors.Join(each(r.shared.proxies, func(p *proxyAt) error {
+		gctx, done := p.guard(ctx)
+		defer done()
+		r.balancerSays(p, StatusInfo, "verify "+v.HTTP, nil)
+		if err := health.Verify(gctx, p.conn, v); err != nil {
+			return &balancerError{p.inv.Name, err}
+		}
+		return nil
+	})...)
 }
 
 // settleFailed decides what follows when something failed after the switch,

@@ -38,7 +38,7 @@ func (r *run) removeGreen(ctx context.Context, ending bool) {
 
 // undo removes green and its code from a host.
 func (r *run) undo(ctx context.Context, h *hostRun) {
-	if err := r.connected(ctx, h); err != nil {
+	if err := r.connected(ctx, &h.host); err != nil {
 		r.warn(h, StepUndo, "green was left behind; the next deployment removes it", err)
 		return
 	}
@@ -61,11 +61,11 @@ func (r *run) undo(ctx context.Context, h *hostRun) {
 // neverRouted makes sure, where a switch may have been tried, that the proxy
 // does not route to green.
 func (r *run) neverRouted(ctx context.Context, h *hostRun) error {
-	if h.proxy == nil || h.step != StepSwitch {
+	if h.front == nil || h.step != StepSwitch {
 		return nil
 	}
-	o, err := h.proxy.Observe(ctx, h.conn, r.layout(h))
-	if slot := h.plan.To.Slot; err == nil && (o.Disk.Slot == slot || o.Live.Slot == slot) {
+	s, err := h.front.sight(ctx, h.inv.Name)
+	if slot := h.plan.To.Slot; err == nil && (s.Disk.Of(slot) > 0 || s.Live.Of(slot) > 0) {
 		err = fmt.Errorf("green is left behind: the proxy routes to %s", slot)
 	}
 	return err
@@ -94,7 +94,7 @@ func (r *run) removeContainer(ctx context.Context, h *hostRun, c plugins.Contain
 }
 
 // connected makes a new connection where the old one is lost.
-func (r *run) connected(ctx context.Context, h *hostRun) error {
+func (r *run) connected(ctx context.Context, h *host) error {
 	select {
 	case <-h.conn.Done():
 	case <-h.lock.Lost():
@@ -106,7 +106,7 @@ func (r *run) connected(ctx context.Context, h *hostRun) error {
 
 // reconnect makes a new connection to a host whose old one was lost, and
 // takes the lock again, which the host frees within seconds.
-func (r *run) reconnect(ctx context.Context, h *hostRun) error {
+func (r *run) reconnect(ctx context.Context, h *host) error {
 	_ = h.conn.Close()
 	wait := time.NewTicker(time.Second)
 	defer wait.Stop()
@@ -123,12 +123,12 @@ func (r *run) reconnect(ctx context.Context, h *hostRun) error {
 	}
 }
 
-func (r *run) reconnectOnce(ctx context.Context, h *hostRun) error {
+func (r *run) reconnectOnce(ctx context.Context, h *host) error {
 	conn, err := r.d.Dial(ctx, h.inv)
 	if err != nil {
 		return err
 	}
-	lock, err := r.d.Store.Acquire(ctx, conn, h.app.Name, r.owner())
+	lock, err := r.d.Store.Acquire(ctx, conn, h.remembersAs(), r.owner())
 	if err != nil {
 		_ = conn.Close()
 		return err
@@ -149,14 +149,13 @@ func (h *hostRun) keep(ctx context.Context, release string) error {
 // goBack switches every host that this run switched back to blue, which the
 // run has kept alive.
 func (r *run) goBack(ctx context.Context) {
-	ctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
-	defer cancel()
-	each(r.hosts, func(h *hostRun) error {
+	var hosts []*hostRun
+	for _, h := range r.hosts {
 		if h.onGreen() {
-			r.goBackOn(ctx, h)
+			hosts = append(hosts, h)
 		}
-		return nil
-	})
+	}
+	r.goBackOn(ctx, hosts)
 }
 
 // goBackAlone switches a host back that failed behind its switch while the
@@ -165,64 +164,95 @@ func (r *run) goBackAlone(ctx context.Context, h *hostRun) {
 	if !h.onGreen() || errors.Is(h.err, plugins.Lost) || r.rollout.OnFailure != "rollback" {
 		return
 	}
-	ctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
-	defer cancel()
-	r.goBackOn(ctx, h)
+	r.goBackOn(ctx, []*hostRun{h})
 }
 
 // errBlueGone says that a host cannot go back.
 var errBlueGone = errors.New("blue is gone: there is nothing to go back to")
 
-// goBackOn switches a host back to blue. A host that cannot go back serves
-// green on.
-func (r *run) goBackOn(ctx context.Context, h *hostRun) {
-	from := h.plan.From
-	if from == nil {
-		r.say(h, StepUndo, StatusWarning, "there is no blue to go back to: this is the first release, and it serves on")
-		return
-	}
-	err := r.switchBack(ctx, h, *from)
-	if err != nil && !errors.Is(err, errUnwritten) {
-		if errors.Is(err, proxy.ErrUnknown) || errors.Is(err, plugins.Lost) || ctx.Err() != nil {
-			h.state = Unknown
+// goBackOn switches hosts back to blue, together. A host that cannot go back
+// serves green on.
+func (r *run) goBackOn(ctx context.Context, hosts []*hostRun) {
+	ctx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
+	defer cancel()
+	back := make([]*move, len(hosts))
+	each(indices(hosts), func(i int) error {
+		h := hosts[i]
+		if h.plan.From == nil {
+			r.say(h, StepUndo, StatusWarning, "there is no blue to go back to: this is the first release, and it serves on")
+			return nil
 		}
-		if h.err == nil {
-			h.step, h.err = StepUndo, r.redact.err(err)
+		to := h.plan.To
+		m := &move{hostRun: h, next: *h.plan.From, last: &to}
+		if err := r.beforeReturn(ctx, m); err != nil {
+			r.stays(ctx, m, err)
+			return nil
 		}
-		r.emit(Event{Host: h.inv.Name, Step: StepUndo, Status: StatusFailed, Text: "could not go back to blue", Err: err})
-		return
-	}
-	h.state = RolledBack
-	r.say(h, StepUndo, StatusDone, "%s serves again from %s", from.Version, from.Slot)
-	if err = errors.Join(err, r.forgetGreen(ctx, h)); err != nil {
-		r.warn(h, StepUndo, "the next deployment puts the rest right", err)
-	}
+		back[i] = m
+		return nil
+	})
+	back = slices.DeleteFunc(back, func(m *move) bool { return m == nil })
+	r.direct(ctx, back, 100)
+	each(back, func(m *move) error {
+		gctx, done := m.guard(ctx)
+		defer done()
+		r.afterReturn(gctx, m)
+		return nil
+	})
 }
 
-// switchBack makes blue serve again. Its teardown must be off for certain and
-// it must run before anything is routed to it.
-func (r *run) switchBack(ctx context.Context, h *hostRun, from record.Release) error {
-	if err := r.connected(ctx, h); err != nil {
+// beforeReturn prepares a host for blue to serve again. Its teardown must be
+// off for certain and it must run before anything is routed to it.
+func (r *run) beforeReturn(ctx context.Context, m *move) error {
+	if err := r.connected(ctx, &m.host); err != nil {
 		return fmt.Errorf("%w: %w", proxy.ErrUnknown, err)
 	}
-	r.keepLog(ctx, h)
-	err := h.keep(ctx, from.ID)
+	ctx, done := m.guard(ctx)
+	defer done()
+	r.keepLog(ctx, m.hostRun)
+	err := m.keep(ctx, m.next.ID)
 	if errors.Is(err, record.ErrTooLate) {
 		return errBlueGone
 	}
 	if err != nil {
 		return err
 	}
-	found, err := h.runtime.List(ctx, h.conn, map[string]string{LabelApp: h.app.Name, LabelRelease: from.ID})
+	found, err := m.runtime.List(ctx, m.conn, map[string]string{LabelApp: m.app.Name, LabelRelease: m.next.ID})
 	if err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(found, func(c plugins.Container) bool { return c.Status == plugins.StatusRunning }) {
 		return errBlueGone
 	}
-	to := h.plan.To
-	_, err = r.route(ctx, h, from, &to)
-	return err
+	return r.intend(ctx, m)
+}
+
+// afterReturn writes down what became of a return.
+func (r *run) afterReturn(ctx context.Context, m *move) {
+	if err := m.err; err != nil {
+		if !errors.Is(err, proxy.ErrUnknown) && !errors.Is(err, plugins.Lost) {
+			err = errors.Join(err, m.strikeOut(ctx))
+		}
+		r.stays(ctx, m, err)
+		return
+	}
+	err := m.writeDown(ctx)
+	m.state = RolledBack
+	r.say(m.hostRun, StepUndo, StatusDone, "%s serves again from %s", m.next.Version, m.next.Slot)
+	if err = errors.Join(err, r.forgetGreen(ctx, m.hostRun)); err != nil {
+		r.warn(m.hostRun, StepUndo, "the next deployment puts the rest right", err)
+	}
+}
+
+// stays notes that a host could not go back.
+func (r *run) stays(ctx context.Context, m *move, err error) {
+	if errors.Is(err, proxy.ErrUnknown) || errors.Is(err, plugins.Lost) || ctx.Err() != nil {
+		m.state = Unknown
+	}
+	if m.hostRun.err == nil {
+		m.step, m.hostRun.err = StepUndo, r.redact.err(err)
+	}
+	r.emit(Event{Host: m.inv.Name, Step: StepUndo, Status: StatusFailed, Text: "could not go back to blue", Err: err})
 }
 
 // forgetGreen lets the host remove green. What failed is no release to go back
