@@ -7,6 +7,7 @@
 //	lock                 held by flock, or by links lock.N where that is missing
 //	owner.json, epoch    who took the lock last, and how often it was taken
 //	state.json           State
+//	serves               the slot of State.Active, for teardowns
 //	history.jsonl        an Entry a line, the last 200
 //	audit.log            a line an action, the last 1 to 2 MiB
 //	pending/RELEASE.N.N/ a teardown: order, decision, released, switched, …

@@ -470,6 +470,17 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+// writeProgram writes a script that can be run at once.
+func writeProgram(t *testing.T, path, text string) {
+	t.Helper()
+	syscall.ForkLock.RLock() // a child that has the file open for writing would make it busy
+	write(t, path, text)
+	syscall.ForkLock.RUnlock()
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func ownedBy(info os.FileInfo, uid uint32) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && st.Uid == uid

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/teal-deploy/teal/orchestrator/proxy"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -59,7 +61,7 @@ type found struct {
 func parseObservation(out []byte) (Observation, error) {
 	f := found{ports: map[uint16]bool{}}
 	f.o.Facts.Tools = map[string]string{}
-	f.o.Facts.AppPorts = map[string]Ports{}
+	f.o.Facts.AppPorts = map[string][]uint16{}
 	for line := range bytes.Lines(out) {
 		key, value, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), " ")
 		if err := f.take(key, value); err != nil {
@@ -85,6 +87,8 @@ func (f *found) take(key, value string) error {
 		facts.BootID = value
 	case "systemd":
 		facts.Systemd = true
+	case "reached":
+		facts.Address = reachedAt(value)
 	case "range":
 		_, err = fmt.Sscan(value, &facts.EphemeralLow, &facts.EphemeralHigh)
 	case "listen":
@@ -146,24 +150,41 @@ func (f *found) takePending(key, value string) error {
 	return err
 }
 
-// listen takes a local address of /proc/net/tcp or tcp6, and keeps the port of
-// one on loopback or on all addresses.
+// listen takes a local address of /proc/net/tcp or tcp6.
 func (f *found) listen(value string) error {
-	address, hex, _ := strings.Cut(value, ":")
+	_, hex, _ := strings.Cut(value, ":")
 	port, err := strconv.ParseUint(hex, 16, 16)
 	if err != nil {
 		return err
 	}
-	// An IPv4 address is a word in the host's byte order, so 127.0.0.1 has
-	// its 7F in front or at the end; ::ffff:127.0.0.1 ends with such a word.
-	const mapped, mappedLittle = "00000000000000000000FFFF", "0000000000000000FFFF0000"
-	v4 := strings.TrimPrefix(strings.TrimPrefix(address, mapped), mappedLittle)
-	loopback := len(v4) == 8 && (strings.HasPrefix(v4, "7F") || strings.HasSuffix(v4, "7F")) ||
-		address == "00000000000000000000000000000001" || address == "00000000000000000000000001000000"
-	if loopback || strings.Trim(v4, "0") == "" {
-		f.ports[uint16(port)] = true
-	}
+	f.ports[uint16(port)] = true
 	return nil
+}
+
+// reachedAt returns the host's own address of an SSH connection, from
+// $SSH_CONNECTION: the client's address and port, then the host's. It is zero
+// when there is none: sshd says UNKNOWN where it was not reached by TCP.
+func reachedAt(connection string) netip.Addr {
+	fields := strings.Fields(connection)
+	if len(fields) != 4 {
+		return netip.Addr{}
+	}
+	addr, err := netip.ParseAddr(fields[2])
+	if err != nil {
+		return netip.Addr{}
+	}
+	return addr.Unmap().WithZone("")
+}
+
+// portsOf returns all ports that an app has on a host, as a server of it and
+// as its load balancer, sorted.
+func portsOf(p Ports, members []proxy.Member) []uint16 {
+	ports := slices.Concat([]uint16{p.Stable}, p.Blue, p.Green)
+	for _, m := range members {
+		ports = append(ports, m.Stable.Port())
+	}
+	slices.Sort(ports)
+	return slices.DeleteFunc(slices.Compact(ports), func(port uint16) bool { return port == 0 })
 }
 
 // finish reads the files that were collected.
@@ -189,13 +210,14 @@ func (f *found) finish() (Observation, error) {
 	}
 	for _, data := range f.others {
 		var other struct {
-			App   string
-			Ports Ports
+			App     string
+			Ports   Ports
+			Members []proxy.Member
 		}
 		if err := json.Unmarshal(data, &other); err != nil {
 			return Observation{}, fmt.Errorf("state.json of another app is damaged: %w", err)
 		}
-		o.Facts.AppPorts[other.App] = other.Ports
+		o.Facts.AppPorts[other.App] = portsOf(other.Ports, other.Members)
 	}
 	for _, p := range f.pending {
 		if !p.Running {

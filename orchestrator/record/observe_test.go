@@ -2,6 +2,7 @@ package record
 
 import (
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,13 +49,29 @@ func TestObserveTellsTheFacts(t *testing.T) {
 
 func TestObserveTellsThePortsOfOtherApps(t *testing.T) {
 	onShells(t, func(t *testing.T, f *fixture) {
-		for i, app := range []string{"shop", "it's\nanother"} {
+		server := Ports{Stable: 100, Blue: []uint16{105, 101}, Green: []uint16{102, 106}}
+		balances := []proxy.Member{
+			member("web1", 301, netip.MustParseAddr("10.0.0.1")),
+			member("web2", 300, netip.MustParseAddr("10.0.0.2")),
+		}
+		for app, st := range map[string]State{
+			"shop":         {Ports: Ports{Stable: 1, Blue: []uint16{2}, Green: []uint16{3}}},
+			"it's\nserved": {Ports: server},
+			"balanced":     {Members: balances},
+			"both":         {Ports: server, Members: balances[:1]},
+			"worker":       {Active: &Release{ID: "r1", Slot: proxy.Blue}},
+		} {
 			l, err := f.store.Acquire(t.Context(), f.host, app, owner("r1"))
 			f.must(err)
-			f.must(l.Write(t.Context(), State{Ports: Ports{Stable: uint16(100 * i), Blue: uint16(100*i + 1), Green: uint16(100*i + 2)}}))
+			f.must(l.Write(t.Context(), st))
 			f.must(l.Release(t.Context()))
 		}
-		want := map[string]Ports{"it's\nanother": {Stable: 100, Blue: 101, Green: 102}}
+		want := map[string][]uint16{
+			"it's\nserved": {100, 101, 102, 105, 106},
+			"balanced":     {300, 301},
+			"both":         {100, 101, 102, 105, 106, 301},
+			"worker":       {},
+		}
 		if diff := cmp.Diff(want, f.observe().Facts.AppPorts); diff != "" {
 			t.Error(diff)
 		}
@@ -110,34 +127,59 @@ func TestObserveRefusesWhatItCannotRead(t *testing.T) {
 	}
 }
 
-func TestListeningPortsAreThoseOnLoopbackAndOnAll(t *testing.T) {
+func TestListeningPortsAreThoseOnAnyAddress(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
-		name, line string
-		want       bool
-	}{
-		{"127.0.0.1", "0100007F:0050", true},
-		{"127.0.0.1, big-endian", "7F000001:0050", true},
-		{"0.0.0.0", "00000000:0050", true},
-		{"10.0.0.5", "0500000A:0050", false},
-		{"::", "00000000000000000000000000000000:0050", true},
-		{"::1", "00000000000000000000000001000000:0050", true},
-		{"::1, big-endian", "00000000000000000000000000000001:0050", true},
-		{"::ffff:127.0.0.1", "0000000000000000FFFF00000100007F:0050", true},
-		{"::ffff:0.0.0.0", "0000000000000000FFFF000000000000:0050", true},
-		{"fe80::1", "000080FE000000000000000001000000:0050", false},
-		{"2001:db8::7f", "B80D012000000000000000007F000000:0050", false},
+	const lines = `listen 0500000A:01BB
+listen 0100007F:0050
+listen 00000000000000000000000000000000:0050
+listen B80D012000000000000000007F000000:0016
+`
+	o, err := parseObservation([]byte(lines))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]uint16{22, 80, 443}, o.Facts.Listening); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAddressIsTheOneThatWasReachedOverSSH(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ connection, want string }{
+		"IPv4":           {"192.0.2.1 50000 10.0.0.5 22", "10.0.0.5"},
+		"IPv6":           {"2001:db8::1 50000 2001:db8::5 22", "2001:db8::5"},
+		"link-local":     {"fe80::1%eth0 50000 fe80::5%eth0 22", "fe80::5"},
+		"IPv4 in IPv6":   {"::ffff:192.0.2.1 50000 ::ffff:10.0.0.5 22", "10.0.0.5"},
+		"not by TCP":     {"UNKNOWN 65535 UNKNOWN 65535", ""},
+		"something else": {"10.0.0.5", ""},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o, err := parseObservation([]byte("listen " + tt.line + "\n"))
+			o, err := parseObservation([]byte("reached " + tt.connection + "\n"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := slices.Equal(o.Facts.Listening, []uint16{80}); got != tt.want {
-				t.Errorf("listening %v, want port 80: %t", o.Facts.Listening, tt.want)
+			var want netip.Addr
+			if tt.want != "" {
+				want = netip.MustParseAddr(tt.want)
+			}
+			if o.Facts.Address != want {
+				t.Errorf("address %v, want %v", o.Facts.Address, want)
 			}
 		})
+	}
+}
+
+func TestObserveTellsTheAddress(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, shell{name: "dash"})
+	if got := f.observe().Facts.Address; got.IsValid() {
+		t.Errorf("address %s without SSH", got)
+	}
+	o, err := f.store.Observe(t.Context(), newSSHHost(t), f.app)
+	f.must(err)
+	if want := netip.MustParseAddr("127.0.0.1"); o.Facts.Address != want {
+		t.Errorf("address %v, want %v", o.Facts.Address, want)
 	}
 }
 

@@ -47,7 +47,7 @@ func (p Ports) Of(s proxy.Slot) []uint16 {
 type State struct {
 	Schema    int       `json:"schema"` // 1
 	App       string    `json:"app"`
-	Ports     Ports     `json:"ports"`
+	Ports     Ports     `json:"ports,omitzero"`
 	Active    *Release  `json:"active,omitempty"`    // serves, confirmed
 	Switching *Release  `json:"switching,omitempty"` // written before a switch to it, cleared after: a run that died there left it
 	Kept      []Release `json:"kept,omitempty"`      // earlier ones, newest first, for rollback

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/teal-deploy/teal/orchestrator/proxy"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -30,6 +31,8 @@ var (
 	lockScript string
 	//go:embed scripts/write.sh
 	writeScript string
+	//go:embed scripts/serves.sh
+	servesScript string
 	//go:embed scripts/append.sh
 	appendScript string
 	//go:embed scripts/history.sh
@@ -93,6 +96,16 @@ type Store struct {
 
 // Dir returns the folder of an app on the host.
 func (s Store) Dir(app string) string { return path.Join(s.root(), app) }
+
+// ServesScript returns arguments for `sh -c script teal args…` that exits with
+// 0 while slot serves by what the host remembers, with 1 when it remembers
+// that the other one does, and with 0 when it remembers nothing: see
+// Teardown.RoutedScript. It is for servers behind load balancers, which cannot
+// be asked from there, and says 1 once a State with the other slot's release
+// as Active was written.
+func (s Store) ServesScript(app string, slot proxy.Slot) (script string, args []string) {
+	return compact([]string{servesScript}), []string{path.Join(s.Dir(app), "serves"), string(slot)}
+}
 
 func (s Store) root() string {
 	if s.Root == "" {

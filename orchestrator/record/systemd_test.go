@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -19,11 +18,7 @@ func fakeSystemd(t *testing.T, f *fixture, script string) (journal string) {
 	f.host.shell.path = withoutFlock(t)
 	f.must(os.Chmod(f.host.shell.path, 0o755))
 	symlink(t, need(t, "flock"), filepath.Join(f.host.shell.path, "flock"))
-	program := filepath.Join(f.host.shell.path, "systemd-run")
-	syscall.ForkLock.RLock() // a child that has the file open for writing would make it busy
-	write(t, program, "#!/bin/sh\njournal="+journal+"\n"+script)
-	syscall.ForkLock.RUnlock()
-	f.must(os.Chmod(program, 0o755))
+	writeProgram(t, filepath.Join(f.host.shell.path, "systemd-run"), "#!/bin/sh\njournal="+journal+"\n"+script)
 	f.store.systemd = dir
 	return journal
 }

@@ -91,6 +91,47 @@ func TestTeardownWaitsForConnectionsUntilMax(t *testing.T) {
 	})
 }
 
+// Behind load balancers nothing on the server itself says where requests go,
+// but its record.
+func TestTeardownWaitsUntilTheRecordSaysThatTheOtherSlotServes(t *testing.T) {
+	onShells(t, func(t *testing.T, f *fixture) {
+		blue := newContainer(t)
+		l := f.acquire()
+		st := State{Active: &Release{ID: "r1", Slot: proxy.Blue}}
+		f.must(l.Write(t.Context(), st))
+		order := f.teardown(blue, 0, 0)
+		order.RoutedScript, order.RoutedArgs = f.store.ServesScript(f.app, proxy.Blue)
+		f.must(l.Arm(t.Context(), order))
+		f.must(l.Let(t.Context(), order.Release))
+		st.Switching = &Release{ID: "r2", Slot: proxy.Green}
+		f.must(l.Write(t.Context(), st))
+		blue.staysFor(2 * time.Second)
+		if p := f.onlyPending(); p.Waits != "the proxy routes to it" {
+			t.Errorf("waits for %q", p.Waits)
+		}
+		f.must(l.Write(t.Context(), State{Active: st.Switching}))
+		blue.goneBetween(time.Now(), 0, 3*time.Second)
+		f.nothingPending()
+	})
+}
+
+func TestTeardownKeepsWhatServesByTheRecordAgain(t *testing.T) {
+	onShells(t, func(t *testing.T, f *fixture) {
+		blue := newContainer(t)
+		l := f.acquire()
+		order := f.teardown(blue, 2*time.Second, time.Minute)
+		order.RoutedScript, order.RoutedArgs = f.store.ServesScript(f.app, proxy.Blue)
+		f.must(l.Arm(t.Context(), order))
+		f.must(l.Write(t.Context(), State{Active: &Release{ID: "r2", Slot: proxy.Green}}))
+		f.must(l.Let(t.Context(), order.Release))
+		f.eventually("the switch is seen", func() bool { return !f.onlyPending().Switched.IsZero() })
+		f.must(l.Write(t.Context(), State{Active: &Release{ID: "r1", Slot: proxy.Blue}}))
+		blue.staysFor(3 * time.Second)
+		f.must(os.RemoveAll(filepath.Join(f.store.Dir(f.app), "serves"))) // nothing is sure any more
+		blue.staysFor(time.Second)
+	})
+}
+
 func TestTeardownGoesOnWhenConnectionsEnd(t *testing.T) {
 	onShells(t, func(t *testing.T, f *fixture) {
 		blue := newContainer(t)

@@ -22,8 +22,9 @@ const SchemaVersion = 1
 const keepHistory = 200
 
 // Write replaces the app's state, durably: after a power cut the host has the
-// former or the new one, whole. Schema and App are filled in. ErrFenced when
-// another run has taken the lock since; then nothing is written.
+// former or the new one, whole. Schema and App are filled in. What ServesScript
+// asks for changes with it, a moment earlier. ErrFenced when another run has
+// taken the lock since; then nothing is written.
 func (l *Lock) Write(ctx context.Context, st State) error {
 	op := "write the state of " + l.app
 	st.Schema, st.App = SchemaVersion, l.app
@@ -31,7 +32,11 @@ func (l *Lock) Write(ctx context.Context, st State) error {
 	if err != nil {
 		return fail(l.host, op, plugins.Invalid, err)
 	}
-	_, err = l.run(ctx, op, []string{baseScript, writeScript}, data, "state.json", strconv.Itoa(len(data)))
+	var slot string
+	if st.Active != nil {
+		slot = string(st.Active.Slot)
+	}
+	_, err = l.run(ctx, op, []string{baseScript, writeScript}, data, strconv.Itoa(len(data)), slot)
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,7 @@ func TestWriteIsObserved(t *testing.T) {
 		l := f.acquire()
 		at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 		want := State{
-			Ports:  Ports{Stable: 20000, Blue: 20001, Green: 20002},
+			Ports:  Ports{Stable: 20000, Blue: []uint16{20001, 20003}, Green: []uint16{20002, 20004}},
 			Active: &Release{ID: "r2", Version: "it's\n\"2\" – ü", Slot: proxy.Green, At: at, By: "ann@desk"},
 			Kept:   []Release{{ID: "r1", Version: strings.Repeat("long ", 50_000), Slot: proxy.Blue, At: at}},
 		}
@@ -40,6 +41,130 @@ func TestWriteIsObserved(t *testing.T) {
 			}
 		}
 	})
+}
+
+// member is a server with two replicas, as a load balancer reaches it.
+func member(name string, stable uint16, addr netip.Addr) proxy.Member {
+	slot := func(first uint16) []netip.AddrPort {
+		return []netip.AddrPort{netip.AddrPortFrom(addr, first), netip.AddrPortFrom(addr, first+1)}
+	}
+	return proxy.Member{
+		Name: name, Stable: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), stable),
+		Blue: slot(20001), Green: slot(20003),
+	}
+}
+
+func TestHostMayBeALoadBalancerOnly(t *testing.T) {
+	onShells(t, func(t *testing.T, f *fixture) {
+		l := f.acquire()
+		want := State{Members: []proxy.Member{
+			member("it's web1", 20010, netip.MustParseAddr("10.0.0.1")),
+			member("web2", 20011, netip.MustParseAddr("2001:db8::2")),
+		}}
+		f.must(l.Write(t.Context(), want))
+		want.Schema, want.App = SchemaVersion, f.app
+		if diff := cmp.Diff(&want, f.observe().State, cmp.Comparer(equalAddrPorts)); diff != "" {
+			t.Error(diff)
+		}
+		if text := f.read("state.json"); strings.Contains(text, "ports") {
+			t.Errorf("it has no ports of its own, but: %s", text)
+		}
+		if !f.serving(proxy.Blue) || !f.serving(proxy.Green) {
+			t.Error("no slot serves there, yet one is remembered")
+		}
+		f.must(l.Append(t.Context(), Entry{Run: "r1"}))
+		f.must(l.Release(t.Context()))
+		f.acquire()
+	})
+}
+
+func equalAddrPorts(a, b netip.AddrPort) bool { return a == b }
+
+// serving asks the host whether the slot serves, as a teardown does.
+func (f *fixture) serving(slot proxy.Slot) bool {
+	f.Helper()
+	script, args := f.store.ServesScript(f.app, slot)
+	err := f.host.Run(f.Context(), &plugins.Command{Args: append([]string{"sh", "-c", script, "teal"}, args...)})
+	if exit, ok := errors.AsType[*plugins.ExitError](err); ok && exit.Code == 1 && len(exit.Stderr) == 0 {
+		return false
+	}
+	f.must(err)
+	return true
+}
+
+func TestServesScriptSaysYesUnlessSure(t *testing.T) {
+	onShells(t, func(t *testing.T, f *fixture) {
+		l := f.acquire()
+		active := func(slot proxy.Slot) *Release { return &Release{ID: "r1", Slot: slot} }
+		damage := func(text string) func() {
+			return func() { write(t, filepath.Join(f.store.Dir(f.app), "serves"), text) }
+		}
+		for _, tt := range []struct {
+			name        string
+			change      func()
+			blue, green bool
+		}{
+			{"no record", func() {}, true, true},
+			{"blue", func() { f.must(l.Write(t.Context(), State{Active: active(proxy.Blue)})) }, true, false},
+			{"green is coming", func() {
+				f.must(l.Write(t.Context(), State{Active: active(proxy.Blue), Switching: active(proxy.Green)}))
+			}, true, false},
+			{"green", func() { f.must(l.Write(t.Context(), State{Active: active(proxy.Green)})) }, false, true},
+			{"none", func() { f.must(l.Write(t.Context(), State{})) }, true, true},
+			{"none again", func() { f.must(l.Write(t.Context(), State{})) }, true, true},
+			{"empty", damage(""), true, true},
+			{"a part", damage("green"), true, true},
+			{"something else", damage("red\n"), true, true},
+			{"repaired", func() { f.must(l.Write(t.Context(), State{Active: active(proxy.Green)})) }, false, true},
+		} {
+			tt.change()
+			if got := f.serving(proxy.Blue); got != tt.blue {
+				t.Errorf("%s: blue serves: %t, want %t", tt.name, got, tt.blue)
+			}
+			if got := f.serving(proxy.Green); got != tt.green {
+				t.Errorf("%s: green serves: %t, want %t", tt.name, got, tt.green)
+			}
+		}
+	})
+}
+
+// A crash between the two leaves a state that is behind, never one that is
+// ahead of what teardowns are told.
+func TestWhatServesIsWrittenBeforeTheState(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, shell{name: "dash"})
+	l := f.acquire()
+	f.must(l.Write(t.Context(), State{Active: &Release{ID: "r1", Slot: proxy.Blue}}))
+	f.must(l.Release(t.Context()))
+	before := f.read("state.json")
+	f.host.shell.path = withoutFlock(t)
+	for _, program := range []string{"mv", "rm"} { // which now fail for the file serves
+		path := filepath.Join(f.host.shell.path, program)
+		real, err := os.Readlink(path)
+		f.must(err)
+		writeProgram(t, path, fmt.Sprintf("#!/bin/sh\nfor last; do :; done\n[ \"${last##*/}\" != serves ] || exit 1\nexec %s \"$@\"\n", real))
+	}
+	l = f.acquire()
+	for _, st := range []State{{Active: &Release{ID: "r2", Slot: proxy.Green}}, {}} {
+		if err := l.Write(t.Context(), st); !errors.Is(err, plugins.Unavailable) {
+			t.Errorf("got %v, want that it could not be written", err)
+		}
+		if after := f.read("state.json"); after != before {
+			t.Errorf("the state is ahead: %s", after)
+		}
+	}
+}
+
+func TestFencedLockChangesNothing(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, shell{name: "dash"})
+	l := f.acquire()
+	f.must(l.Write(t.Context(), State{Active: &Release{ID: "r1", Slot: proxy.Blue}}))
+	write(t, filepath.Join(f.store.Dir(f.app), "epoch"), "7\n")
+	f.is(l.Write(t.Context(), State{Active: &Release{ID: "r2", Slot: proxy.Green}}), ErrFenced)
+	if !f.serving(proxy.Blue) || f.serving(proxy.Green) || f.observe().State.Active.ID != "r1" {
+		t.Error("a fenced run has changed the record")
+	}
 }
 
 // cutHost loses the end of what is sent, as a connection that breaks does.

@@ -5,6 +5,7 @@ echo "user $(id -un)"
 echo "uid $(id -u)"
 read -r boot </proc/sys/kernel/random/boot_id && echo "boot $boot"
 [ -d "$3" ] && echo systemd
+[ "${SSH_CONNECTION:-}" ] && echo "reached $SSH_CONNECTION"
 sed 's/^/range /' /proc/sys/net/ipv4/ip_local_port_range # not by read, which reads bytes: this file has one
 sed -n 's/^ *[0-9]*: \([0-9A-F]*:[0-9A-F]*\) [0-9A-F]*:[0-9A-F]* 0A .*/listen \1/p' /proc/net/tcp /proc/net/tcp6 2>/dev/null
 for tool in flock timeout dd sync setsid systemd-run sudo nginx haproxy docker podman git curl tar; do
