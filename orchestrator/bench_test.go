@@ -224,11 +224,16 @@ func (quickProxy) Prepare(_ context.Context, h plugins.Host, _ proxy.Layout) (bo
 	return false, nil
 }
 
-func (quickProxy) Observe(_ context.Context, h plugins.Host, _ proxy.Layout) (proxy.Observation, error) {
+func (quickProxy) Observe(_ context.Context, h plugins.Host, l proxy.Layout) (proxy.Observation, error) {
 	q := quick(h)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	route := proxy.Route{App: "shop", Slot: q.slot, Share: 100}
+	route := proxy.Route{}
+	if q.slot != "" {
+		for _, m := range l.Members {
+			route[m.Name] = q.slot.All()
+		}
+	}
 	return proxy.Observation{Prepared: q.slot != "", Disk: route, Live: route}, nil
 }
 
@@ -236,8 +241,14 @@ func (quickProxy) Switch(_ context.Context, h plugins.Host, _ proxy.Layout, r pr
 	q := quick(h)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.slot = r.Slot
+	for _, share := range r {
+		q.slot, _ = share.Slot()
+	}
 	return nil
 }
 
-func (quickProxy) RoutedScript(proxy.Layout, proxy.Slot) (string, []string) { return "false", nil }
+func (quickProxy) RoutedScript(proxy.Layout, string, proxy.Slot) (string, []string) {
+	return "false", nil
+}
+
+func (quickProxy) Usage(proxy.Layout) string { return "" }

@@ -178,28 +178,28 @@ func TestStatusSaysWhatDoesNotAgree(t *testing.T) {
 	h := w.hosts[0]
 	status := func() HostStatus {
 		t.Helper()
-		list, err := w.teal().Status(t.Context(), w.req)
-		if err != nil || len(list) != 1 {
-			t.Fatal(list, err)
+		fleet, err := w.teal().Status(t.Context(), w.req)
+		if err != nil || len(fleet.Hosts) != 1 {
+			t.Fatal(fleet, err)
 		}
-		return list[0]
+		return fleet.Hosts[0]
 	}
 	if s := status(); s.Recorded != nil || s.Err != nil || s.Problem != "" {
 		t.Errorf("a host of nothing: %+v", s)
 	}
 	w.must("1")
 	s := status()
-	if s.Recorded.Version != "1" || s.Disk != s.Live || s.Disk != s.Recorded.Slot || s.Running != 1 || s.Problem != "" || s.Holder != nil {
+	if s.Recorded.Version != "1" || s.Disk != s.Live || s.Disk != string(s.Recorded.Slot) || s.Running != 1 || s.Problem != "" || s.Holder != nil {
 		t.Errorf("all is well: %+v", s)
 	}
-	serving := s.Disk
+	serving := s.Recorded.Slot
 	for _, tt := range []struct {
 		want   string
 		damage func()
 		mend   func()
 	}{
-		{"the record says " + string(serving), func() { _ = h.setRoute("disk", serving.Other()) }, func() { _ = h.setRoute("disk", serving) }},
-		{"the proxy is told " + string(serving), func() { _ = h.setRoute("live", serving.Other()) }, func() { _ = h.setRoute("live", serving) }},
+		{"the record says " + string(serving), func() { _ = h.setRoute("disk", "web1", serving.Other().All()) }, func() { _ = h.setRoute("disk", "web1", serving.All()) }},
+		{"the proxy is told " + string(serving), func() { _ = h.setRoute("live", "web1", serving.Other().All()) }, func() { _ = h.setRoute("live", "web1", serving.All()) }},
 		{"0 containers of 1 container run", func() { h.watching = false; _ = os.Rename(h.running(t), h.running(t)+".not") }, func() {
 			_ = os.Rename(h.running(t)+".not", h.running(t))
 		}},

@@ -176,12 +176,22 @@ func (fakeRuntime) Logs(ctx context.Context, h plugins.Host, _ string, _ int, w 
 	})
 }
 
-// The commands of the teardown note in the file wrong when they end what the
+// The commands of the teardown note in the file wrong when they end what a
 // proxy routes to.
 const (
-	pidCommand    = `[ ! -e "$1/running" ] || echo "$2"`
-	stopCommand   = `read -r routed <"$3"; [ "$routed" != "$2" ] || echo "$1 stopped" >>"$4"; rm -f "$1/running"`
-	removeCommand = `read -r routed <"$3"; [ "$routed" != "$2" ] || echo "$1 removed" >>"$4"; rm -rf "$1"`
+	pidCommand = `[ ! -e "$1/running" ] || echo "$2"`
+	ending     = `dir=$1 slot=$2 wrong=$3
+shift 3
+for route in "$@"; do
+	read -r share <"$route" 2>/dev/null || continue
+	case $slot/$share in
+	*/-1 | blue/100 | green/0) ;;
+	*) echo "$dir is to end, and $route says $share" >>"$wrong" ;;
+	esac
+done
+`
+	stopCommand   = ending + `rm -f "$dir/running"`
+	removeCommand = ending + `rm -rf "$dir"`
 )
 
 func (fakeRuntime) LocalCommands(ctx context.Context, h plugins.Host, id string, _ time.Duration) (plugins.LocalCommands, error) {
@@ -192,7 +202,7 @@ func (fakeRuntime) LocalCommands(ctx context.Context, h plugins.Host, id string,
 	if err != nil || i < 0 {
 		return plugins.LocalCommands{}, errors.Join(err, plugins.NotFound)
 	}
-	args := []string{"teal", dir, found[i].Labels[LabelSlot], c.host.route("disk"), filepath.Join(c.host.dir, "wrong")}
+	args := append([]string{"teal", dir, found[i].Labels[LabelSlot], filepath.Join(c.host.dir, "wrong")}, c.host.routes("disk")...)
 	script := func(s string) []string { return append([]string{"sh", "-c", s}, args...) }
 	return plugins.LocalCommands{
 		PID:    []string{"sh", "-c", pidCommand, "teal", dir, strconv.Itoa(os.Getpid())},
@@ -201,35 +211,88 @@ func (fakeRuntime) LocalCommands(ctx context.Context, h plugins.Host, id string,
 	}, c.call(ctx, "commands", func(context.Context) error { return nil })
 }
 
-// A fakeProxy keeps the slot that serves in two files: disk, which teal
-// writes, and live, which follows it.
+// A fakeProxy keeps for every member two files: disk, which teal writes, and
+// live, which follows it.
 type fakeProxy struct{ w *world }
 
 var _ proxy.Proxy = fakeProxy{}
 
-func (h *fakeHost) route(which string) string { return filepath.Join(h.dir, "proxy", which) }
-
-func (h *fakeHost) slot(which string) proxy.Slot {
-	data, _ := os.ReadFile(h.route(which))
-	return proxy.Slot(strings.TrimSpace(string(data)))
+// route is the file of a member on a proxy's host.
+func (h *fakeHost) route(which, member string) string {
+	return filepath.Join(h.dir, "proxy", which+"-"+member)
 }
 
-func (h *fakeHost) setRoute(which string, s proxy.Slot) error {
-	next := h.route(".new")
-	return cmp.Or(os.WriteFile(next, []byte(s+"\n"), 0o600), os.Rename(next, h.route(which)))
+// proxies are the hosts whose proxies lead to h.
+func (h *fakeHost) proxies() []*fakeHost {
+	if len(h.balancers) > 0 {
+		return h.balancers
+	}
+	return []*fakeHost{h}
+}
+
+// routes are the files that say where the requests for h go to.
+func (h *fakeHost) routes(which string) (files []string) {
+	for _, p := range h.proxies() {
+		files = append(files, p.route(which, h.name))
+	}
+	return files
+}
+
+// share is what a proxy does with a member; false: it does not know it.
+func (h *fakeHost) share(which, member string) (proxy.Share, bool) {
+	data, err := os.ReadFile(h.route(which, member))
+	n, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+	return proxy.Share(n), err == nil
+}
+
+// slot is the one that all proxies lead to; "" when none does, or not all.
+func (h *fakeHost) slot(which string) proxy.Slot {
+	found := proxy.Slot("")
+	for i, p := range h.proxies() {
+		share, _ := p.share(which, h.name)
+		slot, whole := share.Slot()
+		if _, err := os.Stat(p.route(which, h.name)); err != nil || !whole || i > 0 && slot != found {
+			return ""
+		}
+		found = slot
+	}
+	return found
+}
+
+func (h *fakeHost) setRoute(which, member string, s proxy.Share) error {
+	next := h.route(".new", member)
+	return cmp.Or(os.WriteFile(next, fmt.Appendln(nil, int(s)), 0o600), os.Rename(next, h.route(which, member)))
+}
+
+func (h *fakeHost) setBoth(member string, s proxy.Share) error {
+	return cmp.Or(h.setRoute("disk", member, s), h.setRoute("live", member, s))
 }
 
 func (fakeProxy) Check(ctx context.Context, h plugins.Host, _ proxy.Layout) ([]string, error) {
 	return nil, on(h).call(ctx, "check", func(context.Context) error { return nil })
 }
 
-func (fakeProxy) Prepare(ctx context.Context, h plugins.Host, _ proxy.Layout) (changed bool, err error) {
+func (fakeProxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (changed bool, err error) {
 	c := on(h)
 	err = c.call(ctx, "prepare", func(context.Context) error {
-		if changed = c.host.slot("disk") == ""; !changed {
+		layout, err := json.Marshal(l)
+		if err != nil {
+			return err
+		}
+		file := filepath.Join(c.host.dir, "proxy", "layout")
+		had, _ := os.ReadFile(file)
+		if changed = string(had) != string(layout); !changed {
 			return nil
 		}
-		return cmp.Or(c.host.setRoute("disk", proxy.Blue), c.host.setRoute("live", proxy.Blue))
+		for _, m := range l.Members {
+			if _, known := c.host.share("disk", m.Name); known {
+				continue
+			}
+			if err := c.host.setBoth(m.Name, proxy.Off); err != nil {
+				return err
+			}
+		}
+		return os.WriteFile(file, layout, 0o600)
 	})
 	return err == nil && changed, err
 }
@@ -237,10 +300,11 @@ func (fakeProxy) Prepare(ctx context.Context, h plugins.Host, _ proxy.Layout) (c
 func (fakeProxy) Observe(ctx context.Context, h plugins.Host, l proxy.Layout) (o proxy.Observation, err error) {
 	c := on(h)
 	err = c.call(ctx, "ask", func(context.Context) error {
-		if disk := c.host.slot("disk"); disk != "" {
-			o = proxy.Observation{
-				Prepared: true, Disk: proxy.Route{App: l.App, Slot: disk, Share: 100},
-				Live: proxy.Route{App: l.App, Slot: c.host.slot("live"), Share: 100},
+		o = proxy.Observation{Disk: proxy.Route{}, Live: proxy.Route{}}
+		for _, m := range l.Members {
+			if share, known := c.host.share("disk", m.Name); known {
+				o.Prepared, o.Disk[m.Name] = true, share
+				o.Live[m.Name], _ = c.host.share("live", m.Name)
 			}
 		}
 		return nil
@@ -251,23 +315,36 @@ func (fakeProxy) Observe(ctx context.Context, h plugins.Host, l proxy.Layout) (o
 	return o, nil
 }
 
-func (fakeProxy) Switch(ctx context.Context, h plugins.Host, _ proxy.Layout, r proxy.Route) error {
+func (p fakeProxy) Switch(ctx context.Context, h plugins.Host, l proxy.Layout, change proxy.Route) error {
 	c := on(h)
 	return c.call(ctx, "switch", func(context.Context) error {
-		if c.host.serving(r.Slot) == nil {
-			c.host.note("switched to %s, where nothing runs", r.Slot)
+		for member, share := range change {
+			server := p.w.host(member)
+			for _, slot := range []proxy.Slot{proxy.Blue, proxy.Green} {
+				if share.Of(slot) > 0 && server.serving(slot) == nil {
+					server.note("switched to %s, where nothing runs", slot)
+				}
+			}
+			if !slices.ContainsFunc(l.Members, func(m proxy.Member) bool { return m.Name == member }) {
+				c.host.note("switched %s, which is no member", member)
+			}
+			if err := c.host.setBoth(member, share); err != nil {
+				return err
+			}
+			server.mu.Lock()
+			server.watching = true
+			server.mu.Unlock()
 		}
-		err := cmp.Or(c.host.setRoute("disk", r.Slot), c.host.setRoute("live", r.Slot))
-		c.host.mu.Lock()
-		defer c.host.mu.Unlock()
-		c.host.watching = true
-		return err
+		return nil
 	})
 }
 
-func (p fakeProxy) RoutedScript(l proxy.Layout, slot proxy.Slot) (string, []string) {
-	return `read -r slot <"$1"; [ "$slot" = "$2" ]`, []string{p.w.host(l.Members[0].Name).route("disk"), string(slot)}
+func (p fakeProxy) RoutedScript(_ proxy.Layout, member string, slot proxy.Slot) (string, []string) {
+	return `read -r share <"$1"; case $2/$share in */-1 | blue/100 | green/0) exit 1 ;; esac`,
+		[]string{p.w.host(member).route("disk", member), string(slot)}
 }
+
+func (fakeProxy) Usage(proxy.Layout) string { return "" }
 
 // serving returns the running container in a slot.
 func (h *fakeHost) serving(s proxy.Slot) *plugins.Container {
@@ -289,11 +366,21 @@ func (h *fakeHost) note(format string, args ...any) {
 	h.wrong = append(h.wrong, fmt.Sprintf(format, args...)+" in call "+strconv.Itoa(len(h.calls)))
 }
 
+// routed reports whether any proxy gives the slot requests.
+func (h *fakeHost) routed(slot proxy.Slot) bool {
+	for _, p := range h.proxies() {
+		if share, known := p.share("disk", h.name); known && share.Of(slot) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // notRouted notes when a container that is about to end is routed to.
 func (h *fakeHost) notRouted(id string) {
 	found, _ := h.list(nil)
 	for _, c := range found {
-		if c.ID == id && h.isWatched() && proxy.Slot(c.Labels[LabelSlot]) == h.slot("disk") {
+		if c.ID == id && h.isWatched() && h.routed(proxy.Slot(c.Labels[LabelSlot])) {
 			h.note("%s is to end and is routed to", id)
 		}
 	}
@@ -305,19 +392,14 @@ func (h *fakeHost) isWatched() bool {
 	return h.watching
 }
 
-// look checks that what the proxy routes to runs.
+// look checks that what the proxies route to runs.
 func (h *fakeHost) look() {
 	if !h.isWatched() {
 		return
 	}
-	for {
-		slot := h.slot("disk")
-		if h.serving(slot) != nil {
-			return
-		}
-		if h.slot("disk") == slot {
-			h.note("the proxy routes to %s, where nothing runs", slot)
-			return
+	for _, slot := range []proxy.Slot{proxy.Blue, proxy.Green} {
+		if h.routed(slot) && h.serving(slot) == nil && h.routed(slot) {
+			h.note("a proxy routes to %s, where nothing runs", slot)
 		}
 	}
 }
@@ -370,7 +452,7 @@ func (h *fakeHost) state(t *testing.T) record.State {
 // holds fails the test for everything that did not hold on the hosts.
 func (w *world) holds() {
 	w.t.Helper()
-	for _, h := range w.hosts {
+	for _, h := range w.all() {
 		h.mu.Lock()
 		wrong := slices.Clone(h.wrong)
 		h.mu.Unlock()

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,17 +41,16 @@ func testRelease(id, version string, slot proxy.Slot) record.Release {
 // served is a healthy host that serves release from blue.
 func served(release record.Release) HostView {
 	release.Slot = proxy.Blue
-	route := proxy.Route{App: "shop", Slot: proxy.Blue, Share: 100}
 	return HostView{
 		Host: inventory.Host{Name: "web1"}, App: testApp(),
 		Record: record.Observation{
 			State: &record.State{
 				Schema: 1, App: "shop", Active: &release,
-				Ports: record.Ports{Stable: 20001, Blue: 20002, Green: 20003},
+				Ports: record.Ports{Stable: 20001, Blue: []uint16{20002}, Green: []uint16{20003}},
 			},
 			Facts: record.Facts{EphemeralLow: 32768, EphemeralHigh: 60999},
 		},
-		Proxy:      proxy.Observation{Prepared: true, Disk: route, Live: route},
+		Proxy:      Sight{Prepared: true, Disk: proxy.Blue.All(), Live: proxy.Blue.All()},
 		Containers: []plugins.Container{container(release.ID, plugins.StatusRunning)},
 	}
 }
@@ -105,10 +105,7 @@ func TestPlanSaysWhy(t *testing.T) {
 
 func TestPlanRepairsWhatADeadRunLeft(t *testing.T) {
 	old, next := testRelease("r1", "1", proxy.Blue), testRelease("r2", "2", proxy.Green)
-	route := func(s proxy.Slot) proxy.Observation {
-		r := proxy.Route{App: "shop", Slot: s, Share: 100}
-		return proxy.Observation{Prepared: true, Disk: r, Live: r}
-	}
+	route := func(s proxy.Slot) Sight { return Sight{Prepared: true, Disk: s.All(), Live: s.All()} }
 	for _, tt := range []struct {
 		name    string
 		change  func(v *HostView)
@@ -175,7 +172,7 @@ func TestPlanNeverRemovesWhatMayServe(t *testing.T) {
 
 func TestPlanRefusesAProxyThatServesSomethingElse(t *testing.T) {
 	v := served(testRelease("r1", "1", proxy.Blue))
-	v.Proxy.Live.Slot = proxy.Green
+	v.Proxy.Live = proxy.Green.All()
 	p := planOf(t, v, testRelease("r2", "2", ""))
 	if p.Err == nil || !strings.Contains(p.Err.Error(), "answers from green") {
 		t.Errorf("err = %v, want one that names both slots", p.Err)
@@ -184,23 +181,48 @@ func TestPlanRefusesAProxyThatServesSomethingElse(t *testing.T) {
 
 func TestChoosePortsAvoidsWhatIsTaken(t *testing.T) {
 	free := record.Facts{EphemeralLow: 32768, EphemeralHigh: 60999}
-	first, err := choosePorts("shop", free)
+	first, err := choosePorts("shop", record.Ports{}, 2, free)
 	if err != nil {
 		t.Fatal(err)
+	}
+	all := func(p record.Ports) []uint16 { return slices.Concat([]uint16{p.Stable}, p.Blue, p.Green) }
+	if ports := all(first); len(slices.Compact(slices.Sorted(slices.Values(ports)))) != 5 || slices.Contains(ports, 0) {
+		t.Fatalf("%v are not five ports", ports)
 	}
 	busy := free
-	busy.Listening = []uint16{first.Blue}
-	busy.AppPorts = map[string]record.Ports{"other": {Stable: first.Stable + 3, Blue: first.Blue + 3, Green: first.Green + 3}}
-	second, err := choosePorts("shop", busy)
+	busy.Listening = first.Blue
+	busy.AppPorts = map[string][]uint16{"other": first.Green}
+	second, err := choosePorts("shop", record.Ports{}, 2, busy)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if second.Stable <= first.Stable+3 && second.Stable >= first.Stable {
-		t.Errorf("ports %v overlap taken ones (first choice %v)", second, first)
+	for _, p := range all(second) {
+		if slices.Contains(first.Blue, p) || slices.Contains(first.Green, p) {
+			t.Errorf("port %d of %v is taken", p, second)
+		}
 	}
-	all := record.Facts{EphemeralLow: 1024, EphemeralHigh: 65535}
-	if p, err := choosePorts("shop", all); err == nil {
+	none := record.Facts{EphemeralLow: 1024, EphemeralHigh: 65535}
+	if p, err := choosePorts("shop", record.Ports{}, 1, none); err == nil {
 		t.Errorf("chose %v inside the ephemeral range", p)
+	}
+}
+
+func TestMoreReplicasGetMorePortsAndKeepThose(t *testing.T) {
+	f := record.Facts{EphemeralLow: 32768, EphemeralHigh: 60999}
+	has, err := choosePorts("shop", record.Ports{}, 2, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := choosePorts("shop", has, 4, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(more.Blue) != 4 || len(more.Green) != 4 || more.Stable != has.Stable || !slices.Equal(more.Blue[:2], has.Blue) || !slices.Equal(more.Green[:2], has.Green) {
+		t.Errorf("%+v became %+v", has, more)
+	}
+	fewer, err := choosePorts("shop", more, 1, f)
+	if err != nil || !cmp.Equal(more, fewer) {
+		t.Errorf("%+v became %+v, %v", more, fewer, err)
 	}
 }
 
@@ -238,7 +260,7 @@ func TestReturnIsInstantWhileBlueLives(t *testing.T) {
 	old, next := testRelease("r1", "1", proxy.Blue), testRelease("r2", "2", proxy.Green)
 	v := served(next)
 	v.Record.State.Active.Slot = proxy.Green
-	v.Proxy.Disk.Slot, v.Proxy.Live.Slot = proxy.Green, proxy.Green
+	v.Proxy.Disk, v.Proxy.Live = proxy.Green.All(), proxy.Green.All()
 	v.Record.State.Kept = []record.Release{old}
 	v.Record.Pending = []record.Pending{{Teardown: record.Teardown{Release: "r1", Slot: proxy.Blue}}}
 	v.Containers = append(v.Containers, container("r1", plugins.StatusRunning))
@@ -283,11 +305,35 @@ func TestRememberKeepsTheNewestReleases(t *testing.T) {
 	}
 }
 
-func TestLayoutIsOnLoopback(t *testing.T) {
+func TestLayoutOfAnOwnProxyIsOnLoopback(t *testing.T) {
 	d := Deployer{}
-	l := d.layout(testApp(), "web1", record.Ports{Stable: 1, Blue: 2, Green: 3})
-	if want := netip.MustParseAddrPort("127.0.0.1:2"); l.Members[0].Blue[0] != want || l.Upstream != "shop" {
-		t.Errorf("layout = %+v", l)
+	h := &host{inv: inventory.Host{Name: "web1"}, app: testApp()}
+	ports := record.Ports{Stable: 1, Blue: []uint16{2, 4, 6}, Green: []uint16{3, 5, 7}}
+	from, to := testRelease("r1", "1", proxy.Blue), testRelease("r2", "2", proxy.Green)
+	to.App.Container.Replicas = 3
+	at := func(list ...string) (ports []netip.AddrPort) {
+		for _, s := range list {
+			ports = append(ports, netip.MustParseAddrPort("127.0.0.1:"+s))
+		}
+		return ports
+	}
+	for _, tt := range []struct {
+		name        string
+		serving, to *record.Release
+		blue, green []netip.AddrPort
+	}{
+		{"nothing yet", nil, &to, at("2", "4", "6"), at("3", "5", "7")},
+		{"as it is", &from, nil, at("2"), at("3")},
+		{"more replicas are about to serve", &from, &to, at("2"), at("3", "5", "7")},
+	} {
+		want := proxy.Member{Name: "web1", Stable: at("1")[0], Blue: tt.blue, Green: tt.green}
+		l := d.ownLayout(h, ports, tt.serving, tt.to)
+		if diff := cmp.Diff([]proxy.Member{want}, l.Members, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+		if l.Upstream != "shop" || l.Up == nil || l.Up.Path != "/up" {
+			t.Errorf("layout = %+v", l)
+		}
 	}
 }
 

@@ -31,10 +31,10 @@ type run struct {
 	balancers []*host
 	shared    *front
 	plan      *Plan
-	secrets map[string]string // values by name, of the environment of containers
-	auth    *plugins.Auth     // for the registry
-	source  *source.Source    // nil: the app has no code of its own
-	redact  redactor
+	secrets   map[string]string // values by name, of the environment of containers
+	auth      *plugins.Auth     // for the registry
+	source    *source.Source    // nil: the app has no code of its own
+	redact    redactor
 
 	mu       sync.Mutex // of Emit, and of digest
 	digest   string     // that all hosts must have

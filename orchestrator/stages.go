@@ -8,9 +8,9 @@ type stage struct {
 	step    Step
 	do      func(context.Context, *hostRun) error
 	once    func(context.Context) error // in place of do: for all hosts together
-	first   bool // on the first host only
-	through bool // to its end on every host, whatever happens elsewhere
-	waits   bool // it mostly waits: on all hosts at the same time, however many
+	first   bool                        // on the first host only
+	through bool                        // to its end on every host, whatever happens elsewhere
+	waits   bool                        // it mostly waits: on all hosts at the same time, however many
 }
 
 // prepare is a deployment up to the switch. Until it is through, blue serves

@@ -66,7 +66,7 @@ type move struct {
 	last   *record.Release
 	before record.State // what the host has on disk, but for the intent
 
-	percent int // of the requests that next gets so far
+	percent int   // of the requests that next gets so far
 	sick    error // why next is not to get more
 	took    time.Duration
 	err     error // why the proxies did not make it come about, or are not known to have

@@ -25,8 +25,9 @@ import (
 // when a connection, or teal itself, dies.
 type world struct {
 	t     *testing.T
-	hosts []*fakeHost
-	app   string // teal.toml
+	hosts []*fakeHost // servers
+	lbs   []*fakeHost // load balancers; none: every server has its own proxy
+	app   string      // teal.toml
 	req   Request
 }
 
@@ -34,6 +35,7 @@ type world struct {
 // watches what must always hold.
 type fakeHost struct {
 	name, dir string
+	balancers []*fakeHost // that lead to it
 
 	mu       sync.Mutex
 	calls    []string
@@ -104,48 +106,74 @@ max = "5s"
 // are replaced in the app file.
 func newWorld(t *testing.T, hosts int, replace ...string) *world {
 	t.Helper()
+	return newBalancedWorld(t, hosts, 0, replace...)
+}
+
+// newBalancedWorld makes servers behind load balancers.
+func newBalancedWorld(t *testing.T, hosts, balancers int, replace ...string) *world {
+	t.Helper()
 	w := &world{t: t, app: worldApp}
 	dir := t.TempDir()
+	for i := range balancers {
+		h := newFakeHost(t, dir, fmt.Sprintf("lb%d", i+1))
+		w.lbs = append(w.lbs, h)
+		w.req.Balancers = append(w.req.Balancers, inventory.Host{Name: h.name, Address: h.dir})
+	}
 	for i := range hosts {
-		h := &fakeHost{name: fmt.Sprintf("web%d", i+1), answers: http.StatusOK}
-		h.dir = filepath.Join(dir, h.name)
-		for _, sub := range []string{"containers", "proxy", "root"} {
-			if err := os.MkdirAll(filepath.Join(h.dir, sub), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := os.Symlink("/bin/sh", filepath.Join(h.dir, "sshd")); err != nil {
-			t.Fatal(err)
-		}
+		h := newFakeHost(t, dir, fmt.Sprintf("web%d", i+1))
+		h.balancers = w.lbs
 		w.hosts = append(w.hosts, h)
-		w.req.Hosts = append(w.req.Hosts, inventory.Host{Name: h.name, Address: h.dir})
+		vars := map[string]string{"private": fmt.Sprintf("10.0.0.%d", i+1)}
+		w.req.Hosts = append(w.req.Hosts, inventory.Host{Name: h.name, Address: h.dir, Vars: vars})
+		w.req.Servers = append(w.req.Servers, h.name)
+	}
+	if balancers > 0 {
+		w.app = strings.Replace(w.app, "[proxy]\n", "[proxy]\nhosts = \"lb\"\naddress = \"${private}\"\n", 1)
 	}
 	w.edit(replace...)
 	t.Cleanup(w.settle)
 	return w
 }
 
+func newFakeHost(t *testing.T, dir, name string) *fakeHost {
+	t.Helper()
+	h := &fakeHost{name: name, dir: filepath.Join(dir, name), answers: http.StatusOK}
+	for _, sub := range []string{"containers", "proxy", "root"} {
+		if err := os.MkdirAll(filepath.Join(h.dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/bin/sh", filepath.Join(h.dir, "sshd")); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// all are the servers and the load balancers.
+func (w *world) all() []*fakeHost { return slices.Concat(w.hosts, w.lbs) }
+
 func (w *world) host(name string) *fakeHost {
-	i := slices.IndexFunc(w.hosts, func(h *fakeHost) bool { return h.name == name })
-	return w.hosts[i]
+	all := w.all()
+	return all[slices.IndexFunc(all, func(h *fakeHost) bool { return h.name == name })]
 }
 
 // copy makes a world whose hosts are as they are here.
 func (w *world) copy(t *testing.T) *world {
 	t.Helper()
-	next := newWorld(t, len(w.hosts))
+	next := newBalancedWorld(t, len(w.hosts), len(w.lbs))
 	next.app = w.app
 	next.edit()
-	for i, h := range w.hosts {
+	for i, h := range w.all() {
+		to := next.all()[i]
 		for _, sub := range []string{"containers", "proxy", "root"} {
-			if err := os.RemoveAll(filepath.Join(next.hosts[i].dir, sub)); err != nil {
+			if err := os.RemoveAll(filepath.Join(to.dir, sub)); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.CopyFS(filepath.Join(next.hosts[i].dir, sub), os.DirFS(filepath.Join(h.dir, sub))); err != nil {
+			if err := os.CopyFS(filepath.Join(to.dir, sub), os.DirFS(filepath.Join(h.dir, sub))); err != nil {
 				t.Fatal(err)
 			}
 		}
-		next.hosts[i].watching = h.watching
+		to.watching = h.watching
 	}
 	return next
 }
