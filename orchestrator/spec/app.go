@@ -49,7 +49,7 @@ type Code struct {
 type Container struct {
 	Port      uint16            `json:"port,omitempty"`     // 0: a worker
 	Protocol  string            `json:"protocol,omitempty"` // http, grpc or tcp; empty for a worker
-	Replicas  int               `json:"replicas"` // on each host, 1 to 64
+	Replicas  int               `json:"replicas"`           // on each host, 1 to 64
 	Command   []string          `json:"command,omitempty"`
 	Env       map[string]string `json:"env,omitempty"`
 	Secrets   map[string]Secret `json:"secrets,omitempty"` // environment as well
