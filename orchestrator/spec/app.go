@@ -49,7 +49,7 @@ type Code struct {
 type Container struct {
 	Port      uint16            `json:"port,omitempty"`     // 0: a worker
 	Protocol  string            `json:"protocol,omitempty"` // http, grpc or tcp; empty for a worker
-	Replicas  int               `json:"replicas"`
+	Replicas  int               `json:"replicas"`           // on each host, 1 to 64
 	Command   []string          `json:"command,omitempty"`
 	Env       map[string]string `json:"env,omitempty"`
 	Secrets   map[string]Secret `json:"secrets,omitempty"` // environment as well
@@ -101,7 +101,7 @@ type Check struct {
 type Proxy struct {
 	Type     string  `json:"type"`              // nginx or haproxy
 	Hosts    string  `json:"hosts,omitempty"`   // a pattern for the load balancers; empty: each host has its own proxy
-	Address  string  `json:"address,omitempty"` // where load balancers reach the host's slots; empty: the address at which teal reached it
+	Address  string  `json:"address,omitempty"` // an IP address where load balancers reach the host's slots; empty: the one at which teal reached it
 	Upstream string  `json:"upstream"`          // default: the app's name
 	Site     *Site   `json:"site,omitempty"`
 	Verify   *Verify `json:"verify,omitempty"`
@@ -134,9 +134,10 @@ type Rollout struct {
 	MaxUnreachable Limit  `json:"max_unreachable"`
 	OnFailure      string `json:"on_failure"` // rollback or stop
 
-	// Canary are the shares in percent, 1 to 99 and rising, that green gets
-	// one after the other before it gets all. Each is watched for Watch, and
-	// must pass every Check.
+	// Canary are the shares in percent, 1 to 99 and rising, at most 10, that
+	// green gets one after the other before it gets all. Each is watched for
+	// Watch, and must pass every Check. Without shares the others say nothing,
+	// but for Sticky, which the proxies are configured with.
 	Canary []int         `json:"canary,omitempty"`
 	Watch  time.Duration `json:"watch,omitempty"`
 	Check  []string      `json:"check,omitempty"`  // commands on the operator's machine, each a line for sh -c

@@ -17,6 +17,7 @@ type checker struct {
 	doc      *tomlfile.Document
 	app      *App
 	skip     map[string]bool // keys that hold no value to be checked
+	canary   bool            // the shares of the canary come from the command line
 	problems tomlfile.Problems
 }
 
@@ -240,11 +241,6 @@ func (c *checker) drain() {
 		c.fail("drain.max", "raise drain.max or lower drain.delay",
 			"%s is below drain.delay, which is %s", short(d.Max), short(d.Delay))
 	}
-}
-
-func (c *checker) rollout() {
-	c.text("rollout.strategy", c.app.Rollout.Strategy, oneOf([]string{"together"}, "batches"))
-	c.text("rollout.on_failure", c.app.Rollout.OnFailure, oneOf([]string{"rollback", "stop"}))
 }
 
 func (c *checker) hooks() {

@@ -248,13 +248,10 @@ func (c *checker) container() {
 	if c.doc.Has("container.port") && c.known("container.port") && ct.Port == 0 {
 		c.fail("container.port", "", "0 is not a port between 1 and 65535")
 	}
-	if n := ct.Replicas; c.known("container.replicas") {
-		switch {
-		case n < 1:
-			c.fail("container.replicas", "", "must be 1 or more, and is %d", n)
-		case n > 1:
-			c.fail("container.replicas", "leave it out: one container on each host", "more than one does not work yet")
-		}
+	c.protocol()
+	const most = 64 // replicas on one host
+	if n := ct.Replicas; c.known("container.replicas") && (n < 1 || n > most) {
+		c.fail("container.replicas", "that many run on each host", "must be between 1 and %d, and is %d", most, n)
 	}
 	if c.doc.Has("container.command") {
 		c.argv("container.command", ct.Command)

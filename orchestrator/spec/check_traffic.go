@@ -89,6 +89,9 @@ func (c *checker) one(key string, check Check) {
 	if engine := key + ".engine"; c.doc.Has(engine) && c.known(engine) && !check.Engine {
 		c.fail(engine, "leave the check out", "a check that is off")
 	}
+	if speaks := c.app.Container.Protocol; c.doc.Has(key+".http") && c.known("container.protocol") && (speaks == protocolGRPC || speaks == protocolTCP) {
+		c.fail(key+".http", fmt.Sprintf(`write { tcp = %d } or { exec = ["…"] }`, port), "asks over HTTP/1.1, and the app speaks %s", speaks)
+	}
 	c.argv(key+".exec", check.Exec)
 	c.httpCheck(key, check)
 }
@@ -141,13 +144,43 @@ func (c *checker) status(key string, list []int) {
 	}
 }
 
+// What an app may speak on its port.
+const (
+	protocolHTTP = "http"
+	protocolGRPC = "grpc"
+	protocolTCP  = "tcp"
+)
+
+// protocol checks what the app speaks, and that all that is said fits it.
+func (c *checker) protocol() {
+	const key = "container.protocol"
+	speaks, p := c.app.Container.Protocol, c.app.Proxy
+	c.text(key, speaks, oneOf([]string{protocolHTTP, protocolGRPC, protocolTCP}))
+	if c.doc.Has(key) && !c.doc.Has("container.port") {
+		c.failName(key, fmt.Sprintf("set %s, or leave it out", c.doc.Name("container.port")), "says what a port speaks, and a worker has none")
+	}
+	if speaks != protocolTCP || p == nil || !c.known(key, "proxy") {
+		return
+	}
+	if p.Type == "nginx" && c.known("proxy.type") {
+		c.fail(key, fmt.Sprintf(`set %s to "haproxy"`, c.doc.Name("proxy.type")),
+			"nginx does not switch tcp: its stream module reads no file for a connection, so a switch would be a reload, which loses connections")
+	}
+	if p.Verify != nil {
+		c.failName("proxy.verify", "leave it out: test.checks ask the app itself", "asks over HTTP, and the app speaks tcp")
+	}
+	if p.Site != nil && len(p.Site.Names) > 0 {
+		c.failName("proxy.site.names", "leave it out", "a tcp connection does not say which name it is for")
+	}
+}
+
 // proxy checks step 6.
 func (c *checker) proxy() {
 	p := c.app.Proxy
 	port, table := c.doc.Has("container.port"), c.doc.Has("proxy")
 	switch {
 	case port && !table:
-		c.fail("container.port", fmt.Sprintf(`set %s to "nginx", or leave the port out: the app is a worker then`, c.doc.Name("proxy.type")),
+		c.fail("container.port", fmt.Sprintf(`set %s to "nginx" or "haproxy", or leave the port out: the app is a worker then`, c.doc.Name("proxy.type")),
 			"a port needs a proxy in front of it")
 	case table && !port:
 		c.failName("proxy", fmt.Sprintf("set %s, or leave the proxy out: the app is a worker then", c.doc.Name("container.port")),
@@ -156,8 +189,17 @@ func (c *checker) proxy() {
 	if p == nil || !c.known("proxy") {
 		return
 	}
-	c.required("proxy.type", fmt.Sprintf(`set %s to "nginx"`, c.doc.Name("proxy.type")))
-	c.text("proxy.type", p.Type, oneOf([]string{"nginx"}, "haproxy"))
+	c.required("proxy.type", fmt.Sprintf(`set %s to "nginx" or "haproxy"`, c.doc.Name("proxy.type")))
+	c.text("proxy.type", p.Type, oneOf([]string{"nginx", "haproxy"}))
+	c.text("proxy.hosts", p.Hosts, printable)
+	if c.doc.Has("proxy.hosts") && !c.doc.Has("hosts") {
+		c.fail("proxy.hosts", `set hosts, as "web"`, "the app would run on the load balancers as well: hosts is not set, which means all")
+	}
+	c.text("proxy.address", p.Address, address)
+	if c.doc.Has("proxy.address") && !c.doc.Has("proxy.hosts") {
+		c.failName("proxy.address", "set proxy.hosts, or leave it out: each host has its own proxy",
+			"is for load balancers, and there is no proxy.hosts")
+	}
 	c.text("proxy.upstream", p.Upstream, func(s string) error {
 		if c.doc.Has("proxy.upstream") {
 			return matching(upstreamExpr, "a name for an upstream", "letters, digits, '_', '.' and '-'")(s)
@@ -166,6 +208,18 @@ func (c *checker) proxy() {
 	})
 	c.site(p.Site)
 	c.verify(p.Verify)
+}
+
+// address is the rule for where load balancers reach a host.
+func address(s string) error {
+	at, err := netip.ParseAddr(s)
+	if err == nil && at.Zone() == "" && !at.IsUnspecified() && !at.IsMulticast() {
+		return nil
+	}
+	return &tomlfile.Fault{
+		Message: fmt.Sprintf("%q is not an address of a host", s),
+		Hint:    `write an IP address, as "10.0.0.5", or a variable that has one for each host, as "${private_address}"`,
+	}
 }
 
 func (c *checker) site(s *Site) {

@@ -16,6 +16,7 @@ func converters() map[string]func(any) (any, error) {
 		"container.memory":        size,
 		"container.volumes[]":     volume,
 		"proxy.site.listen[]":     listen,
+		"rollout.canary[]":        share,
 		"rollout.max_failed":      limit,
 		"rollout.max_unreachable": limit,
 	}
@@ -105,4 +106,20 @@ func limit(value any) (any, error) {
 		}
 	}
 	return nil, fault
+}
+
+// share reads "5%", a part of the requests that is neither none nor all.
+func share(value any) (any, error) {
+	fault := &tomlfile.Fault{Message: "is not a share of the requests", Hint: `write "1%" to "99%"`}
+	text, ok := value.(string)
+	if !ok {
+		return nil, fault
+	}
+	fault.Message = fmt.Sprintf("%q is not a share of the requests", text)
+	number, percent := strings.CutSuffix(text, "%")
+	n, err := strconv.ParseUint(number, 10, 8)
+	if err != nil || !percent || n < 1 || n > 99 {
+		return nil, fault
+	}
+	return int(n), nil
 }

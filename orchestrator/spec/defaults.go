@@ -43,6 +43,12 @@ func complete(app *App, c *checker) {
 	if app.Container.Port != 0 && !c.doc.Has("test.checks") {
 		app.Test.Checks = []Check{{TCP: app.Container.Port}}
 	}
+	if c.doc.Has("container.port") && !c.doc.Has("container.protocol") {
+		app.Container.Protocol = protocolHTTP
+	}
+	if len(app.Rollout.Canary) > 0 && !c.doc.Has("rollout.watch") {
+		app.Rollout.Watch = 10 * time.Second
+	}
 }
 
 func (a *App) verify() *Verify {
@@ -57,9 +63,7 @@ func refused() map[string]string {
 	const age = "use env, file or command"
 	return map[string]string{
 		"rollout.batches":         "leave it out: all hosts switch together",
-		"rollout.watch":           "leave it out: all hosts switch together",
 		"rollout.pause":           "leave it out: all hosts switch together",
-		"proxy.hosts":             "leave it out: every host has its own proxy",
 		"image.password.age":      age,
 		"container.secrets.*.age": age,
 	}
@@ -76,6 +80,7 @@ func typeHints() map[string]string {
 		"container.secrets.*.command": argv,
 		"container.volumes":           `write ["name:/path"]`,
 		"container.command":           `write the program and its arguments one by one, as ["bin/web", "--port", "8080"]`,
+		"rollout.canary":              `write the shares of green, as ["5%", "25%"]`,
 		"test.checks[].exec":          `write the program and its arguments one by one, as ["bin/check", "--fast"]`,
 	}
 }

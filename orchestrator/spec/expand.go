@@ -72,6 +72,8 @@ type expander struct {
 	set  map[string]string
 	vars map[string]string // nil while no host is known
 	open map[string]bool   // keys that could not be resolved yet
+
+	balanced bool // the proxies are load balancers, shared by all hosts
 }
 
 // expand replaces the references of one value, or says that they cannot be
@@ -123,17 +125,22 @@ func (e *expander) allowed(key, name string) error {
 	if _, ok := e.set[name]; ok {
 		return nil
 	}
-	top, below, _ := strings.Cut(key, ".")
+	top, _, _ := strings.Cut(key, ".")
 	switch {
-	case top == "hooks" && name == "version":
+	case lineHere(key) && name == "version":
 		return nil
-	case top == "hooks":
+	case lineHere(key):
 		return &tomlfile.Fault{
-			Message: fmt.Sprintf("${%s} is not known here: hooks run once, on this side, and not for a host", name),
-			Hint:    "hooks can use ${version} and what --set gives",
+			Message: fmt.Sprintf("${%s} is not known here: the line is run on this side, and not for a host", name),
+			Hint:    "it can use ${version} and what --set gives",
+		}
+	case e.balanced && within(key, []string{"proxy.upstream", "proxy.site"}):
+		return &tomlfile.Fault{
+			Message: fmt.Sprintf("${%s} is not known here: the load balancers have one configuration for all hosts", name),
+			Hint:    "only what --set gives can be used here",
 		}
 	case slices.Contains([]string{"app", "hosts", "runtime", "rollout", "keep", "plugins"}, top),
-		top == "proxy" && below == "type":
+		slices.Contains([]string{"proxy.type", "proxy.hosts", "container.protocol"}, key):
 		return &tomlfile.Fault{
 			Message: fmt.Sprintf("${%s} is not known here: the value is one for all hosts", name),
 			Hint:    "only what --set gives can be used here",
@@ -141,6 +148,10 @@ func (e *expander) allowed(key, name string) error {
 	}
 	return nil
 }
+
+// lineHere reports whether a key holds a line that is run on the operator's
+// machine.
+func lineHere(key string) bool { return within(key, []string{"hooks", "rollout.check"}) }
 
 func (e *expander) unknown(name string) error {
 	known := slices.Collect(maps.Keys(e.set))
@@ -165,17 +176,16 @@ var plainExpr = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,=-]*$`)
 // runs: whoever gives the value would run commands with it. Nowhere else does
 // a value meet a shell.
 func safeIn(key, name, value string) error {
-	top, below, _ := strings.Cut(key, ".")
-	lines := top == "hooks" || top == "install" && (strings.HasPrefix(below, "run[") || strings.HasPrefix(below, "once["))
-	if !lines || plainExpr.MatchString(value) {
+	here := lineHere(key)
+	if !here && !within(key, []string{"install.run", "install.once"}) || plainExpr.MatchString(value) {
 		return nil
 	}
 	f := &tomlfile.Fault{
 		Message: fmt.Sprintf("the value of ${%s} holds characters that a shell would interpret", name),
 		Hint:    fmt.Sprintf(`set container.env = { NAME = "${%s}" } and write "$NAME" in this line`, name),
 	}
-	if top == "hooks" {
-		f.Hint = "a hook can use letters, digits and ./:@%+,=-_ of a value"
+	if here {
+		f.Hint = "the line can use letters, digits and ./:@%+,=-_ of a value"
 	}
 	return f
 }

@@ -19,15 +19,20 @@ const DefaultPath = "teal.toml"
 type Options struct {
 	Environment string            // of [environments]; "" for none
 	Set         map[string]string // --set name=value; stronger than variables of a host
+
+	// Canary takes the place of rollout.canary: shares as "5%", or the one
+	// word none. Nil leaves it as the file has it.
+	Canary []string
 }
 
 // A File is an app file that was read and found right, as far as can be known
 // without a host. It does not change.
 type File struct {
-	path  string // "" when it comes from flags
-	doc   *tomlfile.Document
-	set   map[string]string
-	named bool // it holds a name and nothing else
+	path   string // "" when it comes from flags
+	doc    *tomlfile.Document
+	set    map[string]string
+	canary []int // takes the place of the document's; nil: does not
+	named  bool  // it holds a name and nothing else
 }
 
 // Load reads the app file at path. When the file is wrong the error is a
@@ -42,19 +47,33 @@ func Load(path string, opts Options) (*File, error) {
 
 // Parse is Load for a file that was read already; name is its path.
 func Parse(name string, src []byte, opts Options) (*File, error) {
-	if err := checkSet(opts.Set); err != nil {
+	f, err := newFile(name, opts)
+	if err != nil {
 		return nil, err
 	}
 	doc, problems := tomlfile.Parse(name, src, secretKeys()...)
 	if doc == nil {
 		return nil, problems.Err()
 	}
-	f := &File{path: name, set: maps.Clone(opts.Set)}
 	problems = append(problems, f.overlay(doc, opts.Environment)...)
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// newFile makes a File with what the command line adds, and without a document.
+func newFile(path string, opts Options) (*File, error) {
+	if err := checkSet(opts.Set); err != nil {
+		return nil, err
+	}
+	f := &File{path: path, set: maps.Clone(opts.Set)}
+	if opts.Canary == nil {
+		return f, nil
+	}
+	var err error
+	f.canary, err = parseCanary(opts.Canary)
+	return f, err
 }
 
 // checkSet checks the names of --set.
@@ -187,14 +206,17 @@ func (f *File) Problem(key, message, hint string) error {
 // what depends on one is left out of the checks.
 func (f *File) read(doc *tomlfile.Document, vars map[string]string) (App, tomlfile.Problems) {
 	app := defaults()
-	e := &expander{set: f.set, vars: vars, open: map[string]bool{}}
+	e := &expander{set: f.set, vars: vars, open: map[string]bool{}, balanced: doc.Has("proxy.hosts")}
 	problems := doc.Decode(&app, tomlfile.Rules{
 		Convert: converters(),
 		Expand:  e.expand,
 		Refuse:  refused(),
 		Hints:   typeHints(),
 	})
-	c := &checker{doc: doc, app: &app, skip: e.open, problems: problems}
+	if f.canary != nil {
+		app.Rollout.Canary = slices.Clone(f.canary)
+	}
+	c := &checker{doc: doc, app: &app, skip: e.open, canary: f.canary != nil, problems: problems}
 	for _, p := range problems {
 		c.skip[p.Key] = true
 	}

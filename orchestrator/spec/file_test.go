@@ -110,7 +110,7 @@ func wantShop() App {
 			Via: "host", Identity: []string{"~/.ssh/deploy_key"}, Signed: true,
 		},
 		Container: Container{
-			Port: 8080, Replicas: 1, Command: []string{"bin/web"},
+			Port: 8080, Protocol: "http", Replicas: 1, Command: []string{"bin/web"},
 			Env:     map[string]string{"RAILS_ENV": "production", "THREADS": "5"},
 			Secrets: map[string]Secret{"DATABASE_URL": {Command: []string{"op", "read", "op://shop/db"}}},
 			Volumes: []Volume{
@@ -212,14 +212,14 @@ func TestDefaults(t *testing.T) {
 		{"a worker has no checks and no proxy", "", func(*App) {}},
 		{
 			"a port is asked whether it answers", "[container]\nport = 80\n[proxy]\ntype = \"nginx\"\n", func(a *App) {
-				a.Container.Port = 80
+				a.Container.Port, a.Container.Protocol = 80, "http"
 				a.Test.Checks = []Check{{TCP: 80}}
 				a.Proxy = &Proxy{Type: "nginx", Upstream: "shop"}
 			},
 		},
 		{
 			"no checks when the list is empty", "[container]\nport = 80\n[proxy]\ntype = \"nginx\"\n[test]\nchecks = []\n", func(a *App) {
-				a.Container.Port = 80
+				a.Container.Port, a.Container.Protocol = 80, "http"
 				a.Test.Checks = []Check{}
 				a.Proxy = &Proxy{Type: "nginx", Upstream: "shop"}
 			},
@@ -227,6 +227,14 @@ func TestDefaults(t *testing.T) {
 		{
 			"drain.max is at least drain.delay", "[drain]\ndelay = \"20m\"\n", func(a *App) {
 				a.Drain = Drain{Delay: 20 * time.Minute, Max: 20 * time.Minute}
+			},
+		},
+		{
+			"a canary is watched", "[container]\nport = 80\n[proxy]\ntype = \"nginx\"\n[rollout]\ncanary = [\"5%\"]\n", func(a *App) {
+				a.Container.Port, a.Container.Protocol = 80, "http"
+				a.Test.Checks = []Check{{TCP: 80}}
+				a.Proxy = &Proxy{Type: "nginx", Upstream: "shop"}
+				a.Rollout.Canary, a.Rollout.Watch = []int{5}, 10*time.Second
 			},
 		},
 		{
@@ -266,6 +274,120 @@ func TestAnEnvironmentIsLaidOver(t *testing.T) {
 	app := resolve(t, f, map[string]string{"version": "42", "RAILS_MAX_THREADS": "5"})
 	if diff := cmp.Diff(want, app, equal()); diff != "" {
 		t.Errorf("app (-want +got):\n%s", diff)
+	}
+}
+
+const balanced = `app = "shop"
+hosts = "web"
+image.name = "shop:42"
+
+[container]
+port = 9000
+protocol = "grpc"
+replicas = 3
+
+[proxy]
+type = "haproxy"
+hosts = "lb:!lb3"
+address = "${private_address}"
+site = { listen = [443] }
+
+[rollout]
+canary = ["1%", "25%", "${most}"]
+watch = "1m"
+check = ["./canary-ok.sh ${version}"]
+sticky = "cookie:connect.sid"
+`
+
+func wantBalanced() App {
+	app := defaults()
+	app.Name, app.Hosts, app.Image.Name = "shop", "web", "shop:42"
+	app.Container.Port, app.Container.Protocol, app.Container.Replicas = 9000, "grpc", 3
+	app.Test.Checks = []Check{{TCP: 9000}}
+	app.Proxy = &Proxy{
+		Type: "haproxy", Hosts: "lb:!lb3", Address: "10.0.0.5", Upstream: "shop",
+		Site: &Site{Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:443")}},
+	}
+	app.Rollout.Canary, app.Rollout.Watch = []int{1, 25, 99}, time.Minute
+	app.Rollout.Check = []string{"./canary-ok.sh 42"}
+	app.Rollout.Sticky = "cookie:connect.sid"
+	return app
+}
+
+func TestLoadBalancersAndACanaryAreRead(t *testing.T) {
+	f := load(t, balanced, Options{Set: map[string]string{"most": "99%"}})
+	if got := f.App().Proxy; got.Hosts != "lb:!lb3" || got.Address != "${private_address}" {
+		t.Errorf("before a host is known: %+v", got)
+	}
+	app := resolve(t, f, map[string]string{"version": "42", "private_address": "10.0.0.5"})
+	if diff := cmp.Diff(wantBalanced(), app, equal()); diff != "" {
+		t.Errorf("app (-want +got):\n%s", diff)
+	}
+	_, err := f.For(map[string]string{"version": "42"})
+	if err == nil || !strings.HasPrefix(err.Error(), "teal.toml:13:11: proxy.address: ${private_address} is not known") {
+		t.Errorf("a host without the variable: %v", err)
+	}
+}
+
+func TestCommandLineSaysTheCanary(t *testing.T) {
+	const plain = "app = \"shop\"\nimage.name = \"shop\"\n[container]\nport = 80\n[proxy]\ntype = \"nginx\"\n"
+	const own = plain + "[rollout]\ncanary = [\"50%\"]\nwatch = \"1m\"\n"
+	const about = plain + "[rollout]\nsticky = \"address\"\n"
+	tests := []struct {
+		name, src string
+		flag      []string
+		want      Rollout
+	}{
+		{"nothing said", plain, nil, Rollout{}},
+		{"the file's own", own, nil, Rollout{Canary: []int{50}, Watch: time.Minute}},
+		{"for a file without one", plain, []string{"5%", "25%"}, Rollout{Canary: []int{5, 25}, Watch: 10 * time.Second}},
+		{"instead of the file's own", own, []string{"5%"}, Rollout{Canary: []int{5}, Watch: time.Minute}},
+		{"for a file that says more about one", about, []string{"5%"}, Rollout{Canary: []int{5}, Watch: 10 * time.Second, Sticky: "address"}},
+		{"none, for a file with one", own, []string{"none"}, Rollout{Canary: []int{}, Watch: time.Minute}},
+		{"none, for a file without one", plain, []string{"none"}, Rollout{Canary: []int{}}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := load(t, test.src, Options{Canary: test.flag})
+			test.want.Strategy, test.want.OnFailure = "together", "rollback"
+			app := resolve(t, f, nil)
+			if diff := cmp.Diff(test.want, app.Rollout); diff != "" {
+				t.Errorf("rollout (-want +got):\n%s", diff)
+			}
+			for i := range app.Rollout.Canary {
+				app.Rollout.Canary[i] = 77
+			}
+			if again := f.App().Rollout; cmp.Diff(test.want, again) != "" {
+				t.Error("a caller can change the file")
+			}
+		})
+	}
+	if _, err := FromFlags(AdHoc{App: "shop", Image: "shop", Port: 80, Proxy: "nginx"}, Options{Canary: []string{"x"}}); err == nil {
+		t.Error("a share that is none was taken with flags")
+	}
+}
+
+// A record keeps what an app was: what says nothing must leave no trace in it.
+func TestJSONOfAWorkerHasNothingOfProxiesAndCanaries(t *testing.T) {
+	out, err := json.Marshal(load(t, "app = \"shop\"\nimage.name = \"shop\"\n", Options{Canary: []string{"none"}}).App())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"proxy", "protocol", "canary", "watch", "check", "sticky"} {
+		if strings.Contains(string(out), `"`+key+`"`) {
+			t.Errorf("%s stands in %s", key, out)
+		}
+	}
+	app := wantBalanced()
+	if out, err = json.Marshal(app); err != nil {
+		t.Fatal(err)
+	}
+	var back App
+	if err := json.Unmarshal(out, &back); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(app, back, equal()); diff != "" {
+		t.Errorf("read again (-want +got):\n%s", diff)
 	}
 }
 
@@ -335,7 +457,7 @@ run = ["bin/setup ${region}"]
 	want.Image = Image{Name: "r.example.com:5000/shop:v1", Pull: "always", Username: "ci", Password: &Secret{File: "secrets/eu"}}
 	want.Code = &Code{Repository: "git@git.example.com:shop.git", Ref: "v1", Path: "/srv/ci", Via: "host"}
 	want.Container = Container{
-		Port: 8080, Replicas: 1, Command: []string{"web", "--region", "eu"},
+		Port: 8080, Protocol: "http", Replicas: 1, Command: []string{"web", "--region", "eu"},
 		Env:     map[string]string{"A": "${region} '\" $(x); \n${region} '\" $(x); \n", "B": "x ${a} $a $$ eu"},
 		Secrets: map[string]Secret{"S": {Command: []string{"get", "eu/key"}}},
 		Volumes: []Volume{{Source: "data-eu", Target: "/data"}},
@@ -442,8 +564,10 @@ func TestJSONHoldsSourcesOfSecretsAlone(t *testing.T) {
 }
 
 func TestRenderIsAnAppFile(t *testing.T) {
-	vars := map[string]string{"version": "42", "RAILS_MAX_THREADS": "5"}
+	vars := map[string]string{"version": "42", "RAILS_MAX_THREADS": "5", "private_address": "10.0.0.5"}
 	for name, src := range map[string]string{
+		"balanced":   strings.ReplaceAll(balanced, "${most}", "99%"),
+		"canary off": "app = \"shop\"\nimage.name = \"shop\"\n[rollout]\ncanary = []\nwatch = \"1m\"\n",
 		"everything": shop,
 		"least":      "app = \"shop\"\nimage.name = \"shop\"\n",
 		"odd text":   "app = \"shop\"\nimage.name = \"shop\"\n[container.env]\nA = \"quotes ' \\\" \\\\ \\n \\u001b $(x) ä\"\n",

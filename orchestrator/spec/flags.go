@@ -16,6 +16,8 @@ type AdHoc struct {
 	Pull     string
 	Runtime  string
 	Port     int
+	Protocol string
+	Replicas int
 	Command  []string
 	Env      []string // NAME=value
 	Volumes  []string
@@ -31,7 +33,8 @@ type AdHoc struct {
 // FromFlags makes a File of flags. They are checked in the same way as a file
 // is, and problems name the flag.
 func FromFlags(flags AdHoc, opts Options) (*File, error) {
-	if err := checkSet(opts.Set); err != nil {
+	f, err := newFile("", opts)
+	if err != nil {
 		return nil, err
 	}
 	var problems tomlfile.Problems
@@ -41,7 +44,7 @@ func FromFlags(flags AdHoc, opts Options) (*File, error) {
 		})
 	}
 	tree, found := flags.tree()
-	f := &File{doc: tomlfile.Values(tree, flagOf), set: maps.Clone(opts.Set)}
+	f.doc = tomlfile.Values(tree, flagOf)
 	problems = append(problems, found...)
 	_, found = f.read(f.doc, nil)
 	if err := append(problems, found...).Err(); err != nil {
@@ -95,6 +98,8 @@ func (a AdHoc) tree() (map[string]any, tomlfile.Problems) {
 	text("image.name", a.Image)
 	text("image.pull", a.Pull)
 	put("container.port", int64(a.Port), a.Port != 0)
+	text("container.protocol", a.Protocol)
+	put("container.replicas", int64(a.Replicas), a.Replicas != 0)
 	list("container.command", a.Command)
 	list("container.volumes", a.Volumes)
 	text("container.memory", a.Memory)
@@ -133,21 +138,23 @@ func (a AdHoc) env() (map[string]any, tomlfile.Problems) {
 // flagOf returns the flag that stands for a key of an app file.
 func flagOf(key string) string {
 	flags := map[string]string{
-		"app":               "--app",
-		"runtime":           "--runtime",
-		"image":             "--image",
-		"image.pull":        "--pull",
-		"container.port":    "--port",
-		"container.command": "the command",
-		"container.env":     "--env",
-		"container.volumes": "--volume",
-		"container.memory":  "--memory",
-		"test.checks":       "--http",
-		"proxy":             "--proxy",
-		"proxy.upstream":    "--upstream",
-		"proxy.site":        "--listen",
-		"proxy.site.names":  "--server-name",
-		"proxy.verify":      "--verify",
+		"app":                "--app",
+		"runtime":            "--runtime",
+		"image":              "--image",
+		"image.pull":         "--pull",
+		"container.port":     "--port",
+		"container.command":  "the command",
+		"container.env":      "--env",
+		"container.protocol": "--protocol",
+		"container.replicas": "--replicas",
+		"container.volumes":  "--volume",
+		"container.memory":   "--memory",
+		"test.checks":        "--http",
+		"proxy":              "--proxy",
+		"proxy.upstream":     "--upstream",
+		"proxy.site":         "--listen",
+		"proxy.site.names":   "--server-name",
+		"proxy.verify":       "--verify",
 	}
 	longest := ""
 	for _, prefix := range slices.Collect(maps.Keys(flags)) {

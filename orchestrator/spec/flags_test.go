@@ -12,7 +12,7 @@ func TestFlagsMakeAnApp(t *testing.T) {
 		App: "shop", Image: "shop:${version}", Port: 8080, HTTP: "/up", Proxy: "nginx", Listen: []string{"80", "10.0.0.1:81"},
 		Names: []string{"shop.example.com"}, Env: []string{"A=1", "B=x=y ${region}", "C="}, Volumes: []string{"data:/data"},
 		Command: []string{"bin/web", "--fast"}, Memory: "64m", Verify: "http://shop.example.com/", Upstream: "up", Pull: "missing",
-		Runtime: "docker",
+		Runtime: "docker", Protocol: "http", Replicas: 2,
 	}, Options{Set: map[string]string{"region": "eu"}})
 	if err != nil {
 		t.Fatal(err)
@@ -20,7 +20,7 @@ func TestFlagsMakeAnApp(t *testing.T) {
 	want := defaults()
 	want.Name = "shop"
 	want.Image = Image{Name: "shop:42", Pull: "missing"}
-	want.Container.Port = 8080
+	want.Container.Port, want.Container.Protocol, want.Container.Replicas = 8080, "http", 2
 	want.Container.Command = []string{"bin/web", "--fast"}
 	want.Container.Env = map[string]string{"A": "1", "B": "x=y eu", "C": ""}
 	want.Container.Volumes = []Volume{{Source: "data", Target: "/data"}}
@@ -59,7 +59,7 @@ func TestProblemsOfFlagsNameTheFlag(t *testing.T) {
 			"a port alone",
 			AdHoc{App: "shop", Image: "shop", Port: 80},
 			Options{},
-			"--port: a port needs a proxy in front of it\n  hint: set --proxy to \"nginx\", or leave the port out: the app is a worker then",
+			"--port: a port needs a proxy in front of it\n  hint: set --proxy to \"nginx\" or \"haproxy\", or leave the port out: the app is a worker then",
 		},
 		{
 			"a proxy alone",
@@ -98,8 +98,26 @@ func TestProblemsOfFlagsNameTheFlag(t *testing.T) {
   hint: letters, digits and '_', not beginning with a digit
 --http: "up" is not the path of a request
   hint: begin it with '/', as "/up"
---proxy: "apache" is not one of nginx
-  hint: use nginx`,
+--proxy: "apache" is not one of nginx, haproxy
+  hint: use nginx or haproxy`,
+		},
+		{
+			"what does not fit tcp",
+			AdHoc{
+				App: "shop", Image: "shop", Port: 80, Proxy: "nginx", Protocol: "tcp", Replicas: 65, HTTP: "/up", Listen: []string{"80"},
+				Names: []string{"shop.example.com"}, Verify: "http://shop.example.com/up",
+			},
+			Options{},
+			`--protocol: nginx does not switch tcp: its stream module reads no file for a connection, so a switch would be a reload, which loses connections
+  hint: set --proxy to "haproxy"
+--verify: asks over HTTP, and the app speaks tcp
+  hint: leave it out: test.checks ask the app itself
+--server-name: a tcp connection does not say which name it is for
+  hint: leave it out
+--replicas: must be between 1 and 64, and is 65
+  hint: that many run on each host
+--http: asks over HTTP/1.1, and the app speaks tcp
+  hint: write { tcp = 80 } or { exec = ["…"] }`,
 		},
 		{
 			"a name of --set",

@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
 var update = flag.Bool("update", false, "write what is printed into testdata")
 
 // TestProblemsAreReported reads every app file of testdata and compares all
 // that is said about it. A file args holds what a command line adds:
-// "environment X", "set name=value" and, for variables of a host, "var
+// "environment X", "canary X,Y", "set name=value" and, for variables of a host, "var
 // name=value". With a variable the file is resolved for that host as well.
 func TestProblemsAreReported(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -23,15 +24,18 @@ func TestProblemsAreReported(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive := readArchive(t, file)
-			n := len(archive)
-			opts, vars := Options{Set: map[string]string{}}, map[string]string{}
-			if n == 4 {
-				opts, vars = readArgs(t, archive[1].text)
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
 			}
-			input, want := archive[n-2], &archive[n-1]
+			n := len(archive.Files)
+			opts, vars := Options{Set: map[string]string{}}, map[string]string{}
+			if n == 3 {
+				opts, vars = readArgs(t, string(archive.Files[0].Data))
+			}
+			input, want := archive.Files[n-2], &archive.Files[n-1]
 			got := "nothing wrong\n"
-			f, err := Parse(input.name, []byte(input.text), opts)
+			f, err := Parse(input.Name, input.Data, opts)
 			if err == nil && len(vars) > 0 {
 				_, err = f.For(vars)
 			}
@@ -39,10 +43,12 @@ func TestProblemsAreReported(t *testing.T) {
 				got = err.Error() + "\n"
 			}
 			if *update {
-				want.text = got
-				archive.write(t, file)
+				want.Data = []byte(got)
+				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if diff := cmp.Diff(want.text, got); diff != "" {
+			if diff := cmp.Diff(string(want.Data), got); diff != "" {
 				t.Errorf("problems (-want +got):\n%s", diff)
 			}
 		})
@@ -58,6 +64,8 @@ func readArgs(t *testing.T, args string) (Options, map[string]string) {
 		switch kind {
 		case "environment":
 			opts.Environment = rest
+		case "canary":
+			opts.Canary = strings.Split(rest, ",")
 		case "set":
 			opts.Set[name] = value
 		case "var":
@@ -67,42 +75,4 @@ func readArgs(t *testing.T, args string) (Options, map[string]string) {
 		}
 	}
 	return opts, vars
-}
-
-// An archive is a file in the txtar format: a comment, the first part, and
-// files that follow lines of the form "-- name --".
-type archive []part
-
-type part struct{ name, text string }
-
-func readArchive(t *testing.T, file string) archive {
-	t.Helper()
-	src, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parts := archive{{}}
-	for line := range strings.Lines(string(src)) {
-		name, isName := strings.CutPrefix(line, "-- ")
-		if name, ends := strings.CutSuffix(name, " --\n"); isName && ends {
-			parts = append(parts, part{name: name})
-			continue
-		}
-		parts[len(parts)-1].text += line
-	}
-	return parts
-}
-
-func (a archive) write(t *testing.T, file string) {
-	t.Helper()
-	var b strings.Builder
-	for i, p := range a {
-		if i > 0 {
-			b.WriteString("-- " + p.name + " --\n")
-		}
-		b.WriteString(p.text)
-	}
-	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -32,11 +32,7 @@ func Render(app App) string {
 	r.table("drain")
 	r.put("delay", short(app.Drain.Delay))
 	r.put("max", short(app.Drain.Max))
-	r.table("rollout")
-	r.put("strategy", app.Rollout.Strategy)
-	r.always("max_failed", app.Rollout.MaxFailed.value())
-	r.always("max_unreachable", app.Rollout.MaxUnreachable.value())
-	r.put("on_failure", app.Rollout.OnFailure)
+	r.rollout(app.Rollout)
 	r.table("keep")
 	r.put("releases", app.Keep.Releases)
 	r.table("hooks")
@@ -100,6 +96,7 @@ func (r *renderer) code(c *Code) {
 func (r *renderer) container(c Container) {
 	r.table("container")
 	r.put("port", int(c.Port))
+	r.put("protocol", c.Protocol)
 	r.put("replicas", c.Replicas)
 	r.put("command", c.Command)
 	r.put("env", c.Env)
@@ -146,6 +143,8 @@ func (r *renderer) proxy(p *Proxy) {
 	}
 	r.table("proxy")
 	r.put("type", p.Type)
+	r.put("hosts", p.Hosts)
+	r.put("address", p.Address)
 	r.put("upstream", p.Upstream)
 	if p.Verify != nil {
 		r.always("verify", p.Verify.value())
@@ -153,6 +152,28 @@ func (r *renderer) proxy(p *Proxy) {
 	if p.Site != nil {
 		r.always("site", p.Site.value())
 	}
+}
+
+// rollout writes the order of the switches. Without shares the list is written
+// where something is said about a canary, which needs it.
+func (r *renderer) rollout(o Rollout) {
+	r.table("rollout")
+	r.put("strategy", o.Strategy)
+	r.always("max_failed", o.MaxFailed.value())
+	r.always("max_unreachable", o.MaxUnreachable.value())
+	r.put("on_failure", o.OnFailure)
+	shares := make([]string, len(o.Canary))
+	for i, percent := range o.Canary {
+		shares[i] = strconv.Itoa(percent) + "%"
+	}
+	if len(shares) > 0 || o.Watch > 0 || len(o.Check) > 0 || o.Sticky != "" {
+		r.always("canary", shares)
+	}
+	if o.Watch > 0 {
+		r.put("watch", short(o.Watch))
+	}
+	r.put("check", o.Check)
+	r.put("sticky", o.Sticky)
 }
 
 func (r *renderer) plugins(plugins map[string]Plugin) {
