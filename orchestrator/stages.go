@@ -37,7 +37,6 @@ func (r *run) turn() []stage {
 		{step: StepSwitch, do: r.announce, through: true},        // write down what is about to serve, order blue's removal
 		{step: StepSwitch, once: r.canary},                       // a share of the requests first, where the rollout asks for it
 		{step: StepSwitch, once: r.switchToGreen, through: true}, // direct all new connections to green
-		{step: StepSwitch, do: r.confirm, through: true},         // write down what serves
 	}
 }
 

@@ -185,34 +185,47 @@ func (r *run) moves() []*move {
 	return moves
 }
 
-// switchToGreen directs all new connections to green.
+// switchToGreen directs all new connections to green, on all proxies at the
+// same time, and writes down on every host what serves.
 func (r *run) switchToGreen(ctx context.Context) error {
 	moves := r.moves()
 	r.direct(ctx, moves, 100)
 	each(moves, func(m *move) error {
-		if m.err == nil {
-			return nil
-		}
-		if cause := m.err; m.percent > 0 { // that is what it still gets
-			if err := r.withdraw(ctx, []*move{m}); err != nil {
-				return nil
-			}
-			m.err = cause
-		}
-		m.move = nil
 		gctx, done := m.guard(ctx)
 		defer done()
-		err := m.err
-		known := !errors.Is(err, proxy.ErrUnknown) && !errors.Is(err, plugins.Lost)
-		if known {
-			err = errors.Join(err, m.strikeOut(gctx))
-		}
-		if err := r.notSwitched(gctx, m.hostRun, m.next, err); err != nil {
+		if err := r.confirm(gctx, m); err != nil {
 			r.drop(gctx, m.hostRun, StepSwitch, err)
+		}
+		if m.hostRun.err != nil && r.tooMany() == nil {
+			r.goBackAlone(ctx, m.hostRun)
 		}
 		return nil
 	})
 	return r.tooMany()
+}
+
+// confirm writes down on one host that green serves, or deals with that it
+// does not.
+func (r *run) confirm(ctx context.Context, m *move) error {
+	h, err := m.hostRun, m.err
+	if err == nil {
+		err = m.writeDown(ctx)
+	}
+	if err == nil {
+		h.switched(m.next, m.took)
+		r.say(h, StepSwitch, StatusDone, "%s serves from %s, switched in %s", m.next.Version, m.next.Slot, m.took.Round(100*time.Microsecond))
+		return nil
+	}
+	if m.err != nil && m.percent > 0 { // that is what it still gets
+		if err := r.withdraw(ctx, []*move{m}); err != nil {
+			return nil // it is known to be unknown
+		}
+	}
+	h.move = nil
+	if m.err != nil && !errors.Is(err, proxy.ErrUnknown) && !errors.Is(err, plugins.Lost) {
+		err = errors.Join(err, m.strikeOut(ctx))
+	}
+	return r.notSwitched(ctx, h, m.next, err)
 }
 
 // direct gives the releases that come their percent of the requests, on all
@@ -237,21 +250,6 @@ func (r *run) direct(ctx context.Context, moves []*move, percent int) {
 		}
 		return nil
 	})
-}
-
-// confirm writes down on one host that green serves.
-func (r *run) confirm(ctx context.Context, h *hostRun) error {
-	m := h.move
-	if m == nil {
-		return nil
-	}
-	if err := m.writeDown(ctx); err != nil {
-		r.settleUnknown(ctx, h, m.next, err)
-		return nil
-	}
-	h.switched(m.next, m.took)
-	r.say(h, StepSwitch, StatusDone, "%s serves from %s, switched in %s", m.next.Version, m.next.Slot, m.took.Round(100*time.Microsecond))
-	return nil
 }
 
 // errUnwritten says that a switch has happened and could not be written down.
