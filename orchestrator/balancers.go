@@ -78,7 +78,7 @@ func (r *run) connectBalancers(ctx context.Context, connect func(context.Context
 			return nil
 		}
 		r.emit(Event{Host: h.inv.Name, Step: StepConnect, Status: StatusFailed, Err: err})
-		return &balancerError{h.inv.Name, err}
+		return &balancerError{h.inv.Name, h.conn == nil, err}
 	})
 }
 
@@ -89,7 +89,7 @@ func (r *run) observeBalancers(ctx context.Context) ([]BalancerView, error) {
 		h := r.balancers[i]
 		views[i], err = r.d.observeBalancer(ctx, h)
 		if err != nil {
-			return &balancerError{h.inv.Name, err}
+			return &balancerError{h.inv.Name, false, err}
 		}
 		return nil
 	})
@@ -143,7 +143,7 @@ func (p *Plan) planBalancers(state State) error {
 			if !m.Stable.IsValid() {
 				port, err := choosePort(p.app()+" "+name, v.Record.Facts, b.Members)
 				if err != nil {
-					return &balancerError{v.Host.Name, err}
+					return &balancerError{v.Host.Name, false, err}
 				}
 				m.Stable = loopback(port)
 			}
@@ -341,7 +341,7 @@ func (r *run) prepareBalancers(ctx context.Context) error {
 			err = r.prepareBalancer(gctx, p)
 		}
 		if err != nil {
-			return &balancerError{p.inv.Name, err}
+			return &balancerError{p.inv.Name, errors.Is(err, plugins.Lost), err}
 		}
 		return nil
 	})...)

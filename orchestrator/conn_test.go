@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -160,8 +163,19 @@ func (c *fakeConn) Run(ctx context.Context, cmd *plugins.Command) error {
 	if op == "lock" {
 		run.Stdout = &firstWrite{w: cmd.Stdout, begun: begun}
 	}
+	args := cmd.Args
+	if op == "arm" { // the order names files of the host, too
+		order, err := io.ReadAll(cmd.Stdin)
+		if err != nil {
+			return err
+		}
+		own := bytes.ReplaceAll(order, []byte(hostDir+"/"), []byte(c.host.dir+"/"))
+		args = slices.Clone(args)
+		args[slices.Index(args, strconv.Itoa(len(order)))] = strconv.Itoa(len(own))
+		run.Stdin = bytes.NewReader(own)
+	}
 	run.Args = nil
-	for _, arg := range cmd.Args {
+	for _, arg := range args {
 		if rest, ok := strings.CutPrefix(arg, hostDir+"/"); ok {
 			arg = filepath.Join(c.host.dir, rest)
 		}
@@ -174,7 +188,7 @@ func (c *fakeConn) Run(ctx context.Context, cmd *plugins.Command) error {
 		ended := make(chan struct{})
 		defer close(ended)
 		if cmd.Stdin != nil {
-			run.Stdin = c.input(cmd.Stdin, ended)
+			run.Stdin = c.input(run.Stdin, ended)
 		}
 		if op != "lock" {
 			return c.Host.Run(context.WithoutCancel(ctx), &run)
@@ -276,7 +290,7 @@ func opOf(cmd *plugins.Command) string {
 		{`true >"$folder/released"`, "let"},
 		{`cancel) sync "$folder"`, "cancel"},
 		{`history.jsonl`, "append"},
-		{`"$dir/$file"`, "write"},
+		{`"$new.serves"`, "write"},
 		{`launch()`, "reap"},
 	} {
 		if strings.Contains(script, known[0]) {

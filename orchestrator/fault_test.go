@@ -85,10 +85,16 @@ func (w *world) eachFault(t *testing.T, test func(t *testing.T, host int, f *fau
 // a fault on one of them, and then a deployment without one.
 func (w *world) survives(host int, f *fault, blue, green string, run func(context.Context, *teal) Result) {
 	w.t.Helper()
+	w.survivesAt(w.hosts[host], f, blue, green, run)
+}
+
+// survivesAt is survives with a fault on a server or a load balancer.
+func (w *world) survivesAt(h *fakeHost, f *fault, blue, green string, run func(context.Context, *teal) Result) {
+	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	f.happens = cancel
-	w.hosts[host].fault = f
+	h.fault = f
 	p := w.teal()
 	res := run(ctx, p)
 	w.holds()
@@ -96,7 +102,7 @@ func (w *world) survives(host int, f *fault, blue, green string, run func(contex
 		w.fits(res, blue, green)
 		w.cleaned(res)
 	}
-	w.hosts[host].heal()
+	h.heal()
 	w.must("3")
 	w.consistent("3")
 	if w.t.Failed() {

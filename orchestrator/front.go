@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -119,7 +120,7 @@ func (f *front) ready(ctx context.Context) error {
 			err = f.believes(ctx, p)
 		}
 		if err != nil {
-			return &balancerError{p.inv.Name, err}
+			return &balancerError{p.inv.Name, true, err}
 		}
 		return nil
 	})...)
@@ -151,7 +152,7 @@ func (f *front) sight(ctx context.Context, member string) (Sight, error) {
 		p := f.proxies[i]
 		if f.shared {
 			if err := f.run.connected(ctx, p.host); err != nil {
-				return &balancerError{p.inv.Name, err}
+				return &balancerError{p.inv.Name, false, err}
 			}
 		}
 		o, err := p.proxy.Observe(ctx, p.conn, p.layout)
@@ -197,12 +198,13 @@ func merge(sights []Sight) Sight {
 
 // A balancerError says what a load balancer could not do.
 type balancerError struct {
-	name string
-	err  error
+	name      string
+	unreached bool // it cannot be asked: nothing was begun
+	err       error
 }
 
 func (e *balancerError) Error() string {
-	return fmt.Sprintf("load balancer %s: %v", e.name, e.err)
+	return "load balancer " + e.name + ": " + strings.TrimPrefix(e.err.Error(), e.name+": ")
 }
 
 func (e *balancerError) Unwrap() error { return e.err }

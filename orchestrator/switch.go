@@ -207,7 +207,8 @@ func (r *run) switchToGreen(ctx context.Context) error {
 // confirm writes down on one host that green serves, or deals with that it
 // does not.
 func (r *run) confirm(ctx context.Context, m *move) error {
-	h, err := m.hostRun, m.err
+	h, refused := m.hostRun, m.err
+	err := refused
 	if err == nil {
 		err = m.writeDown(ctx)
 	}
@@ -216,13 +217,13 @@ func (r *run) confirm(ctx context.Context, m *move) error {
 		r.say(h, StepSwitch, StatusDone, "%s serves from %s, switched in %s", m.next.Version, m.next.Slot, m.took.Round(100*time.Microsecond))
 		return nil
 	}
-	if m.err != nil && m.percent > 0 { // that is what it still gets
+	if refused != nil && m.percent > 0 { // that is what it still gets
 		if err := r.withdraw(ctx, []*move{m}); err != nil {
 			return nil // it is known to be unknown
 		}
 	}
 	h.move = nil
-	if m.err != nil && !errors.Is(err, proxy.ErrUnknown) && !errors.Is(err, plugins.Lost) {
+	if refused != nil && !errors.Is(err, proxy.ErrUnknown) && !errors.Is(err, plugins.Lost) {
 		err = errors.Join(err, m.strikeOut(ctx))
 	}
 	return r.notSwitched(ctx, h, m.next, err)
@@ -453,7 +454,7 @@ func (r *run) verifyShared(ctx context.Context) error {
 		defer done()
 		r.balancerSays(p, StatusInfo, "verify "+v.HTTP, nil)
 		if err := health.Verify(gctx, p.conn, v); err != nil {
-			return &balancerError{p.inv.Name, err}
+			return &balancerError{p.inv.Name, false, err}
 		}
 		return nil
 	})...)

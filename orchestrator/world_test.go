@@ -281,7 +281,7 @@ func (w *world) must(version string) Result {
 func (w *world) quiet() {
 	w.t.Helper()
 	w.eventually("all teardowns are done", func() bool {
-		for _, h := range w.hosts {
+		for _, h := range w.hosts { // load balancers have none
 			if orders, _ := filepath.Glob(filepath.Join(h.dir, "root", "shop", "pending", "*", "order")); len(orders) > 0 {
 				return false
 			}
