@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -152,7 +153,8 @@ func (w *world) fits(res Result, before, after string) {
 	case OutcomeReturned:
 		ok = n[RolledBack] == all
 	case OutcomeUnreachable:
-		ok = troubled > 0 && (green == 0 || green == all) && n[Unknown] == 0
+		_, balancer := errors.AsType[*balancerError](res.Err)
+		ok = (troubled > 0 || balancer) && (green == 0 || green == all) && n[Unknown] == 0
 	case OutcomeAborted:
 		ok = n[Unknown] == 0 && (green == 0 || green == all)
 	case OutcomeMixed:
