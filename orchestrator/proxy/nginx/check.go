@@ -28,7 +28,9 @@ func (s survey) refuse(h plugins.Host, l proxy.Layout) error {
 		}
 	}
 	// A site that refers to the upstream before it exists is how people begin.
-	if !s.good && !strings.Contains(s.said, fmt.Sprintf("host not found in upstream %q", l.Upstream)) {
+	first := strings.Contains(s.said, fmt.Sprintf("host not found in upstream %q", l.Upstream)) ||
+		strings.Contains(s.said, fmt.Sprintf("no port in upstream %q", l.Upstream))
+	if !s.good && !first {
 		return fail(plugins.Invalid, "the configuration on the host is broken, correct that first: %s", complaint(s.said))
 	}
 	if s.place == "" {
