@@ -70,6 +70,16 @@ http {
 // start runs an nginx with the given site files, which may be none.
 func start(t testing.TB, sites ...string) *daemon {
 	t.Helper()
+	files := map[string]string{"nginx.conf": mainConf}
+	for i, site := range sites {
+		files[fmt.Sprintf("sites-enabled/site%d", i)] = site
+	}
+	return launch(t, files)
+}
+
+// launch runs an nginx with these files, in which %[1]s is their folder.
+func launch(t testing.TB, files map[string]string) *daemon {
+	t.Helper()
 	if _, err := exec.LookPath("nginx"); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("nginx is not installed")
@@ -82,10 +92,10 @@ func start(t testing.TB, sites ...string) *daemon {
 			t.Fatal(err)
 		}
 	}
-	d.conf = d.write("nginx.conf", fmt.Sprintf(mainConf, d.dir))
-	for i, site := range sites {
-		d.write(fmt.Sprintf("sites-enabled/site%d", i), site)
+	for name, text := range files {
+		d.write(name, strings.ReplaceAll(text, "%[1]s", d.dir))
 	}
+	d.conf = filepath.Join(d.dir, "nginx.conf")
 	d.run()
 	t.Cleanup(func() { d.kill(syscall.SIGTERM) })
 	return d
@@ -94,6 +104,9 @@ func start(t testing.TB, sites ...string) *daemon {
 func (d *daemon) write(name, text string) string {
 	d.t.Helper()
 	file := filepath.Join(d.dir, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		d.t.Fatal(err)
+	}
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		d.t.Fatal(err)
 	}
