@@ -1,6 +1,7 @@
 package nginx
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path"
@@ -21,8 +22,15 @@ func (s survey) refuse(h plugins.Host, l proxy.Layout) error {
 	if v, ok := s.version(); ok && slices.Compare(v, oldest) < 0 {
 		return fail(plugins.Unsupported, "version %s is too old, %s is needed", dotted(v), dotted(oldest))
 	}
+	if l.Protocol == proxy.GRPC {
+		if err := s.speaksGRPC(); err != nil {
+			return fail(plugins.Unsupported, "%w", err)
+		}
+	}
 	// A site that refers to the upstream before it exists is how people begin.
-	if !s.good && !strings.Contains(s.said, fmt.Sprintf("host not found in upstream %q", l.Upstream)) {
+	first := strings.Contains(s.said, fmt.Sprintf("host not found in upstream %q", l.Upstream)) ||
+		strings.Contains(s.said, fmt.Sprintf("no port in upstream %q", l.Upstream))
+	if !s.good && !first {
 		return fail(plugins.Invalid, "the configuration on the host is broken, correct that first: %s", complaint(s.said))
 	}
 	if s.place == "" {
@@ -52,11 +60,28 @@ func (s survey) warn(l proxy.Layout, ready bool) []string {
 			ws = append(ws, fmt.Sprintf("%s:%d: %s in the http block also limits teal's own server, where all clients are 127.0.0.1: move it into the sites", d.file, d.line, name))
 		}
 	}
+	ws = append(ws, s.conf.sites(l, s.place, s.keepsAlive())...)
 	for _, port := range s.ephemeralPorts(l) {
 		ws = append(ws, fmt.Sprintf("port %d lies in the range of outgoing connections (%s), one of which may hold it: choose another, or reserve it in net.ipv4.ip_local_reserved_ports",
 			port, strings.Join(strings.Fields(s.ephemeral), " to ")))
 	}
 	return ws
+}
+
+// speaksGRPC says what a build lacks for apps that speak gRPC.
+func (s survey) speaksGRPC() error {
+	oldest := []int{1, 17, 8} // knows variables in grpc_pass
+	if v, ok := s.version(); ok && slices.Compare(v, oldest) < 0 {
+		return fmt.Errorf("protocol grpc: version %s is too old, %s is needed", dotted(v), dotted(oldest))
+	}
+	_, args, ok := strings.Cut(s.build, "configure arguments:")
+	switch {
+	case ok && !strings.Contains(args, "--with-http_v2_module"):
+		return errors.New("protocol grpc: this nginx was built without HTTP/2 (--with-http_v2_module): install one that has it")
+	case ok && strings.Contains(args, "--without-http_grpc_module"):
+		return errors.New("protocol grpc: this nginx was built without gRPC (--without-http_grpc_module): install one that has it")
+	}
+	return nil
 }
 
 // gentle reports whether a reload resets no connection: nginx keeps them for
@@ -141,8 +166,8 @@ func clash(l proxy.Layout, server, listen directive) error {
 		return nil
 	}
 	port := listenPort(listen.args[0])
-	if port == l.Stable.Port() {
-		return fmt.Errorf("%s:%d listens on port %d, which is to be the app's stable port", listen.file, listen.line, port)
+	if slices.ContainsFunc(l.Members, func(m proxy.Member) bool { return m.Stable.Port() == port }) {
+		return fmt.Errorf("%s:%d listens on port %d, which is to be a stable port of the app", listen.file, listen.line, port)
 	}
 	if l.Site == nil || !slices.ContainsFunc(l.Site.Listen, func(a netip.AddrPort) bool { return a.Port() == port }) {
 		return nil

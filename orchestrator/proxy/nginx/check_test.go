@@ -62,11 +62,11 @@ func TestCheckRefusesWithTheReasonAndTheRemedy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := layout()
-			l.Stable, l.Dir = loopback(port(t)), publicDir(t)
+			l.Members[0].Stable, l.Dir = loopback(port(t)), publicDir(t)
+			defer os.Remove(d.write(c.file, strings.ReplaceAll(c.text, "STABLE", fmt.Sprint(l.Members[0].Stable.Port()))))
 			if c.change != nil {
 				c.change(&l)
 			}
-			defer os.Remove(d.write(c.file, strings.ReplaceAll(c.text, "STABLE", fmt.Sprint(l.Stable.Port()))))
 			_, err := d.proxy().Check(t.Context(), host(), l)
 			if plugins.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("kind %q, error %v", plugins.KindOf(err), err)
@@ -89,7 +89,7 @@ func TestCheckOfAFolderThatWorkersMayNotEnter(t *testing.T) {
 	needsRoot(t)
 	d := start(t)
 	l := layout()
-	l.Stable = loopback(port(t))
+	l.Members[0].Stable = loopback(port(t))
 	closed := publicDir(t)
 	l.Dir = filepath.Join(closed, "shop")
 	if err := os.Mkdir(l.Dir, 0o755); err != nil {
@@ -107,7 +107,7 @@ func TestCheckOfAFolderThatWorkersMayNotEnter(t *testing.T) {
 func TestCheckWarnsOfWhatCouldFailRequests(t *testing.T) {
 	d := start(t, "limit_conn_zone $binary_remote_addr zone=c:1m;\nlimit_conn c 5;\n"+userSite(port(t), "127.0.0.1:1"))
 	l := layout()
-	l.Stable, l.Dir = loopback(port(t)), publicDir(t)
+	l.Members[0].Stable, l.Dir = loopback(port(t)), publicDir(t)
 	l.Members[0].Blue[0] = loopback(45000)
 	got, err := d.proxy().Check(t.Context(), host(), l)
 	if err != nil {
@@ -256,7 +256,7 @@ func TestOccupiedPorts(t *testing.T) {
 func TestEphemeralPorts(t *testing.T) {
 	l := layout()
 	l.Members = append(l.Members, proxy.Member{
-		Blue:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:33000"), netip.MustParseAddrPort("10.0.0.2:33001")},
+		Blue: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:33000"), netip.MustParseAddrPort("10.0.0.2:33001")},
 		Green: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:33002"), netip.MustParseAddrPort("127.0.0.1:33000")},
 	})
 	s := survey{ephemeral: "32768\t60999", reserved: "8080,33002-33010\n"}

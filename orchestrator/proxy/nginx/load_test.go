@@ -245,6 +245,7 @@ func TestAnnouncedReloadFailsNoRequest(t *testing.T) {
 	site := loopback(port(t))
 	a.Site = &proxy.Site{Listen: []netip.AddrPort{site}, Names: []string{"shop"}}
 	prepare(t, d, a, true)
+	switchTo(t.Context(), t, d, a, proxy.Blue)
 	l := startLoad("http://" + site.String())
 	time.Sleep(300 * time.Millisecond)
 	for range 2 {

@@ -35,6 +35,7 @@ package nginx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -58,14 +59,15 @@ const proofWithin = 2 * time.Second
 
 // Check says what keeps Prepare and Switch from working, and changes nothing.
 // Kinds: NotFound for an nginx that is not installed, Unavailable for one that
-// does not run, Denied for missing rights, Unsupported for one that is too old
-// or reads no folder of configuration files, Invalid for a configuration that
-// nginx itself refuses or a layout that cannot be written, Conflict for a name
-// or a port that something else uses.
+// does not run, Denied for missing rights, Unsupported for one that is too old,
+// was built without what the app's protocol needs or reads no folder of
+// configuration files, and for an app that speaks TCP, Invalid for a
+// configuration that nginx itself refuses or a layout that cannot be written,
+// Conflict for a name or a port that something else uses.
 func (p *Proxy) Check(ctx context.Context, h plugins.Host, l proxy.Layout) (warnings []string, err error) {
 	conf, generation, err := text(l)
 	if err != nil {
-		return nil, failed(h, "write the configuration of "+l.App, plugins.Invalid, err)
+		return nil, unfit(h, "write the configuration of "+l.App, err)
 	}
 	s, err := p.survey(ctx, h, l)
 	if err != nil {
@@ -78,23 +80,23 @@ func (p *Proxy) Check(ctx context.Context, h plugins.Host, l proxy.Layout) (warn
 	if err != nil {
 		return nil, err
 	}
-	return s.warn(l, seen.ready(conf, generation)), nil
+	return s.warn(l, seen.ready(l, conf, generation)), nil
 }
 
 // Prepare writes the app's configuration file, and the folder that the switch
-// changes, with the blue slot serving, when they are not there. Where all of
-// this is as it should be it takes one command and one connection, and no
-// rights. Errors have the kinds of Check.
+// changes, when they are not as they should be. Where they are it takes one
+// command and one connection a member, and no rights. Errors have the kinds of
+// Check.
 func (p *Proxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (changed bool, err error) {
 	conf, generation, err := text(l)
 	if err != nil {
-		return false, failed(h, "write the configuration of "+l.App, plugins.Invalid, err)
+		return false, unfit(h, "write the configuration of "+l.App, err)
 	}
 	seen, err := look(ctx, h, l)
-	if err != nil || seen.ready(conf, generation) {
+	if err != nil || seen.ready(l, conf, generation) {
 		return false, err
 	}
-	repaired := !seen.intact() || seen.liveErr != nil
+	repaired := !seen.intact(l) || seen.silent()
 	s, err := p.survey(ctx, h, l)
 	if err != nil {
 		return false, err
@@ -102,34 +104,53 @@ func (p *Proxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (ch
 	if err := s.refuse(h, l); err != nil {
 		return false, err
 	}
-	if err := makeRoute(ctx, h, l); err != nil {
+	if err := makeRoute(ctx, h, l, s.current != nil); err != nil {
 		return false, err
 	}
+	former := seen.disk
 	if seen, err = look(ctx, h, l); err != nil {
 		return false, err
 	}
 	if s.current != nil { // the login user may not be allowed to read it
 		seen.conf = s.current
 	}
-	if seen.loaded(conf, generation) {
-		return repaired, note(ctx, h, l, s.place)
+	if !seen.loaded(conf, generation) {
+		if err := s.load(ctx, h, l, conf, generation); err != nil {
+			return false, errors.Join(err, forgetNew(ctx, h, l, former))
+		}
+		repaired = true
 	}
-	if err := s.load(ctx, h, l, conf, generation); err != nil {
+	if err := keep(ctx, h, l, tokens(l.Members)); err != nil {
 		return false, err
 	}
-	return true, note(ctx, h, l, s.place)
+	return repaired, note(ctx, h, l, s.place)
+}
+
+// forgetNew takes back that members were added, after a Prepare that failed.
+func forgetNew(ctx context.Context, h plugins.Host, l proxy.Layout, former proxy.Route) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), proofWithin)
+	defer cancel()
+	var names []string
+	for name := range former {
+		names = append(names, token(name))
+	}
+	if len(names) == 0 {
+		return nil // there was no datum, and it is nobody's now
+	}
+	return keep(ctx, h, l, names)
 }
 
 // load puts the file in its place and proves that nginx runs with it.
 func (s survey) load(ctx context.Context, h plugins.Host, l proxy.Layout, conf []byte, generation string) error {
 	verify := func(ctx context.Context) error {
-		_, err := prove(ctx, h, l, func(a answer) error {
-			if a.generation != generation {
-				return fmt.Errorf("it runs generation %s of the configuration, not %s", a.generation, generation)
-			}
-			return nil
+		return together(l.Members, func(_ int, m proxy.Member) error {
+			return prove(ctx, h, l, m, nil, func(a answer) error {
+				if a.generation != generation {
+					return fmt.Errorf("it runs generation %s of the configuration, not %s", a.generation, generation)
+				}
+				return nil
+			})
 		})
-		return err
 	}
 	return conffile.Replace(ctx, h, conffile.File{Path: s.place, Content: conf, Become: true}, conffile.Program{
 		Check:  s.command("-t", "-q"),
@@ -142,7 +163,7 @@ func (s survey) load(ctx context.Context, h plugins.Host, l proxy.Layout, conf [
 func (p *Proxy) Observe(ctx context.Context, h plugins.Host, l proxy.Layout) (proxy.Observation, error) {
 	conf, generation, err := text(l)
 	if err != nil {
-		return proxy.Observation{}, failed(h, "observe "+l.App, plugins.Invalid, err)
+		return proxy.Observation{}, unfit(h, "observe "+l.App, err)
 	}
 	seen, err := look(ctx, h, l)
 	if err != nil {

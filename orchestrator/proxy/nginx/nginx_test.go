@@ -70,6 +70,16 @@ http {
 // start runs an nginx with the given site files, which may be none.
 func start(t testing.TB, sites ...string) *daemon {
 	t.Helper()
+	files := map[string]string{"nginx.conf": mainConf}
+	for i, site := range sites {
+		files[fmt.Sprintf("sites-enabled/site%d", i)] = site
+	}
+	return launch(t, files)
+}
+
+// launch runs an nginx with these files, in which %[1]s is their folder.
+func launch(t testing.TB, files map[string]string) *daemon {
+	t.Helper()
 	if _, err := exec.LookPath("nginx"); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("nginx is not installed")
@@ -82,10 +92,10 @@ func start(t testing.TB, sites ...string) *daemon {
 			t.Fatal(err)
 		}
 	}
-	d.conf = d.write("nginx.conf", fmt.Sprintf(mainConf, d.dir))
-	for i, site := range sites {
-		d.write(fmt.Sprintf("sites-enabled/site%d", i), site)
+	for name, text := range files {
+		d.write(name, strings.ReplaceAll(text, "%[1]s", d.dir))
 	}
+	d.conf = filepath.Join(d.dir, "nginx.conf")
 	d.run()
 	t.Cleanup(func() { d.kill(syscall.SIGTERM) })
 	return d
@@ -94,6 +104,9 @@ func start(t testing.TB, sites ...string) *daemon {
 func (d *daemon) write(name, text string) string {
 	d.t.Helper()
 	file := filepath.Join(d.dir, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		d.t.Fatal(err)
+	}
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		d.t.Fatal(err)
 	}
@@ -178,33 +191,49 @@ func loopback(p uint16) netip.AddrPort {
 
 // app starts a program in each slot, which answers with the slot's name, and
 // returns a layout for both.
-func app(t testing.TB, name string) proxy.Layout {
+func app(t testing.TB, name string) proxy.Layout { return fleet(t, name, 1) }
+
+// fleet is app for members web1 to webN.
+func fleet(t testing.TB, name string, n int) proxy.Layout {
 	t.Helper()
 	l := proxy.Layout{
 		App:      name,
 		Upstream: name,
-		Stable:   loopback(port(t)),
+		Protocol: proxy.HTTP,
 		Dir:      filepath.Join(publicDir(t), name),
-		Members:  []proxy.Member{{Name: "web1"}},
 	}
 	if err := os.Mkdir(l.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m := &l.Members[0]
-	m.Blue = append(m.Blue, serve(t, "blue"))
-	m.Green = append(m.Green, serve(t, "green"))
+	for i := range n {
+		l.Members = append(l.Members, member(t, fmt.Sprintf("web%d", i+1)))
+	}
 	return l
+}
+
+// member runs one of an app's servers.
+func member(t testing.TB, name string) proxy.Member {
+	t.Helper()
+	return proxy.Member{
+		Name:   name,
+		Stable: loopback(port(t)),
+		Blue:   []netip.AddrPort{serveAs(t, name, "blue")},
+		Green:  []netip.AddrPort{serveAs(t, name, "green")},
+	}
 }
 
 // serve runs an app: / answers with its slot, /slow takes its time, /echo
 // gives back what it reads as it comes.
-func serve(t testing.TB, slot string) netip.AddrPort {
+func serve(t testing.TB, slot string) netip.AddrPort { return serveAs(t, "web1", slot) }
+
+func serveAs(t testing.TB, member, slot string) netip.AddrPort {
 	t.Helper()
 	addr := loopback(port(t))
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("App", slot)
+		w.Header().Set("Member", member)
 		_, _ = io.WriteString(w, slot)
 	})
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
@@ -294,6 +323,7 @@ func prepared(t testing.TB) (*daemon, proxy.Layout, string) {
 	l := app(t, "shop")
 	d.write("sites-enabled/shop", userSite(site, "shop"))
 	prepare(t, d, l, true)
+	switchTo(t.Context(), t, d, l, proxy.Blue)
 	return d, l, fmt.Sprintf("http://127.0.0.1:%d", site)
 }
 
@@ -308,11 +338,26 @@ func prepare(t testing.TB, d *daemon, l proxy.Layout, want bool) {
 	}
 }
 
+// switchTo lets the slot of every member get all requests.
 func switchTo(ctx context.Context, t testing.TB, d *daemon, l proxy.Layout, slot proxy.Slot) {
 	t.Helper()
-	if err := d.proxy().Switch(ctx, host(), l, proxy.Route{App: l.App, Slot: slot, Share: 100}); err != nil {
+	change(ctx, t, d, l, all(l, slot.All()))
+}
+
+func change(ctx context.Context, t testing.TB, d *daemon, l proxy.Layout, r proxy.Route) {
+	t.Helper()
+	if err := d.proxy().Switch(ctx, host(), l, r); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// all gives every member the same share.
+func all(l proxy.Layout, share proxy.Share) proxy.Route {
+	r := proxy.Route{}
+	for _, m := range l.Members {
+		r[m.Name] = share
+	}
+	return r
 }
 
 func observe(t testing.TB, d *daemon, l proxy.Layout) proxy.Observation {
@@ -322,4 +367,9 @@ func observe(t testing.TB, d *daemon, l proxy.Layout) proxy.Observation {
 		t.Fatal(err)
 	}
 	return o
+}
+
+// serving is an observation without a complaint.
+func serving(r proxy.Route) proxy.Observation {
+	return proxy.Observation{Prepared: true, Disk: r, Live: r}
 }

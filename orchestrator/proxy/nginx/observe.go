@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
 	"github.com/teal-deploy/teal/plugins"
@@ -13,6 +14,7 @@ import (
 const lookScript = sectionShell + `
 route=$1/route
 section cur; readlink "$route/cur"
+section set; ls -l "$route/cur/" 2>/dev/null
 section announce; ls "$route/announce" 2>/dev/null
 conf=$(cat "$route/conf" 2>/dev/null) || exit 0
 section note; echo "$conf"
@@ -26,27 +28,37 @@ exit 0
 
 // A sight is what one look at the host found, on disk and live.
 type sight struct {
-	cur      string // what the link leads to; empty: there is no link
-	note     string // where the configuration file was written
-	conf     []byte // what it says; nil: missing, or not readable to the login user
+	cur      string      // what the link leads to; empty: there is no link
+	disk     proxy.Route // the shares of that set
+	note     string      // where the configuration file was written
+	conf     []byte      // what it says; nil: missing, or not readable to the login user
 	missing  bool
 	announce bool // a reload was announced and nobody took that back
-	live     answer
-	liveErr  error
+	live     []liveMember
+}
+
+// A liveMember is what nginx says of a member of the layout.
+type liveMember struct {
+	answer
+	err error
 }
 
 // look reads the datum and asks nginx, at the same time.
 func look(ctx context.Context, h plugins.Host, l proxy.Layout) (sight, error) {
-	var s sight
-	asked := make(chan struct{})
+	s := sight{live: make([]liveMember, len(l.Members))}
+	asked := make(chan error)
 	go func() {
-		defer close(asked)
-		s.live, s.liveErr = askTwice(ctx, h, l)
+		asked <- together(l.Members, func(i int, m proxy.Member) (lost error) {
+			a := &s.live[i]
+			if a.answer, a.err = askTwice(ctx, h, l, m); errors.Is(a.err, plugins.Lost) {
+				return a.err
+			}
+			return nil
+		})
 	}()
 	out, err := plugins.Output(ctx, h, "sh", "-c", lookScript, "teal", l.Dir)
-	<-asked
-	if err == nil && errors.Is(s.liveErr, plugins.Lost) {
-		err = s.liveErr
+	if lost := <-asked; err == nil {
+		err = lost
 	}
 	if err != nil {
 		return sight{}, failed(h, "look at "+routeDir(l), plugins.KindOf(err), err)
@@ -55,6 +67,8 @@ func look(ctx context.Context, h plugins.Host, l proxy.Layout) (sight, error) {
 		switch sec.name {
 		case "cur":
 			s.cur = sec.line()
+		case "set":
+			s.disk = parseSet(string(sec.text))
 		case "announce":
 			s.announce = sec.line() != ""
 		case "note":
@@ -68,51 +82,74 @@ func look(ctx context.Context, h plugins.Host, l proxy.Layout) (sight, error) {
 	return s, nil
 }
 
-// askTwice asks again when the connection broke, as it does when a worker of
-// nginx leaves.
-func askTwice(ctx context.Context, h plugins.Host, l proxy.Layout) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, proofWithin)
-	defer cancel()
-	a, err := askOnce(ctx, h, l, nil)
-	if err != nil && plugins.KindOf(err) == "" {
-		a, err = askOnce(ctx, h, l, nil)
+// answered reports whether nginx spoke for a member at least.
+func (s sight) answered() bool {
+	for _, a := range s.live {
+		if a.err == nil {
+			return true
+		}
 	}
-	return a, err
+	return false
 }
 
-// intact reports whether the datum is as makeRoute leaves it.
-func (s sight) intact() bool {
-	_, ok := percent(s.cur)
-	return ok && !s.announce
+// silent reports whether nginx did not speak for all members.
+func (s sight) silent() bool {
+	for _, a := range s.live {
+		if a.err != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// intact reports whether the datum is as Prepare leaves it.
+func (s sight) intact(l proxy.Layout) bool {
+	for _, m := range l.Members {
+		if _, ok := s.disk[m.Name]; !ok {
+			return false
+		}
+	}
+	return isSet(s.cur) && len(s.disk) == len(l.Members) && !s.announce
 }
 
 // loaded reports whether the file says what it shall and nginx runs with it.
 func (s sight) loaded(conf []byte, generation string) bool {
-	return bytes.Equal(bytes.TrimSpace(s.conf), bytes.TrimSpace(conf)) && s.liveErr == nil && s.live.generation == generation
+	for _, a := range s.live {
+		if a.err != nil || a.generation != generation {
+			return false
+		}
+	}
+	return bytes.Equal(bytes.TrimSpace(s.conf), bytes.TrimSpace(conf))
 }
 
-func (s sight) ready(conf []byte, generation string) bool {
-	return s.intact() && s.note != "" && s.loaded(conf, generation)
+func (s sight) ready(l proxy.Layout, conf []byte, generation string) bool {
+	return s.intact(l) && s.note != "" && s.loaded(conf, generation)
 }
 
 func (s sight) observation(l proxy.Layout, conf []byte, generation string) proxy.Observation {
-	green, ok := percent(s.cur)
-	if !ok || s.note == "" && s.liveErr != nil {
+	if !isSet(s.cur) || s.note == "" && !s.answered() {
 		return proxy.Observation{}
 	}
 	o := proxy.Observation{
 		Prepared: true,
 		Outdated: s.missing || s.conf != nil && !bytes.Equal(bytes.TrimSpace(s.conf), bytes.TrimSpace(conf)),
-		Disk:     routeOf(l, green),
+		Disk:     s.disk,
+		Live:     proxy.Route{},
 	}
-	if s.liveErr != nil {
-		o.Problem = "nginx does not say what serves: " + s.liveErr.Error()
-		return o
+	var problems []string
+	for i, a := range s.live {
+		name := l.Members[i].Name
+		disk, known := s.disk[name]
+		o.Outdated = o.Outdated || !known || a.err == nil && a.generation != generation
+		if a.err != nil {
+			problems = append(problems, fmt.Sprintf("nginx does not say what serves of %s: %v", name, a.err))
+			continue
+		}
+		o.Live[name] = a.share
+		if known && a.share != disk {
+			problems = append(problems, fmt.Sprintf("%s is %s, but %s on the disk", name, a.share, disk))
+		}
 	}
-	o.Outdated = o.Outdated || s.live.generation != generation
-	o.Live = routeOf(l, s.live.green)
-	if o.Live != o.Disk {
-		o.Problem = fmt.Sprintf("nginx serves %s, but the disk says %s", o.Live, o.Disk)
-	}
+	o.Problem = strings.Join(problems, "; ")
 	return o
 }

@@ -23,11 +23,9 @@ type socket struct {
 // portPattern matches the ports that nginx shall listen on, as /proc/net/tcp
 // writes them.
 func portPattern(l proxy.Layout) string {
-	ports := []string{fmt.Sprintf("%04X", l.Stable.Port())}
-	if l.Site != nil {
-		for _, a := range l.Site.Listen {
-			ports = append(ports, fmt.Sprintf("%04X", a.Port()))
-		}
+	var ports []string
+	for _, a := range wanted(l) {
+		ports = append(ports, fmt.Sprintf("%04X", a.Port()))
 	}
 	return strings.Join(ports, "|")
 }
@@ -68,14 +66,22 @@ func parseHexAddr(s string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(p)), nil
 }
 
+// wanted returns the addresses that nginx shall listen on.
+func wanted(l proxy.Layout) []netip.AddrPort {
+	var addrs []netip.AddrPort
+	for _, m := range l.Members {
+		addrs = append(addrs, m.Stable)
+	}
+	if l.Site != nil {
+		addrs = append(addrs, l.Site.Listen...)
+	}
+	return addrs
+}
+
 // occupied reports a port that nginx is to listen on and something else holds.
 // nginx itself finds that out only after it has accepted a reload.
 func (s survey) occupied(l proxy.Layout) error {
-	wanted := []netip.AddrPort{l.Stable}
-	if l.Site != nil {
-		wanted = append(wanted, l.Site.Listen...)
-	}
-	for _, w := range wanted {
+	for _, w := range wanted(l) {
 		for _, have := range s.ports {
 			switch {
 			case have.addr.Port() != w.Port() || !overlap(have.addr.Addr(), w.Addr()) || slices.Contains(s.sockets, have.inode):
@@ -109,9 +115,9 @@ func (s survey) ephemeralPorts(l proxy.Layout) []uint16 {
 	if _, err := fmt.Sscan(s.ephemeral, &low, &high); err != nil {
 		return nil
 	}
-	addrs := []netip.AddrPort{l.Stable}
+	var addrs []netip.AddrPort
 	for _, m := range l.Members {
-		addrs = append(append(addrs, m.Blue...), m.Green...)
+		addrs = slices.Concat(addrs, []netip.AddrPort{m.Stable}, m.Blue, m.Green)
 	}
 	var ports []uint16
 	for _, a := range addrs {

@@ -41,12 +41,11 @@ func TestPrepareNeverChangesWhatServes(t *testing.T) {
 	d, l, url := prepared(t)
 	switchTo(t.Context(), t, d, l, proxy.Green)
 	l.Members[0].Blue = append(l.Members[0].Blue, serve(t, "blue"))
-	if o := observe(t, d, l); !o.Outdated || o.Live.Slot != proxy.Green {
+	if o := observe(t, d, l); !o.Outdated || o.Live["web1"] != 100 {
 		t.Errorf("before: %+v", o)
 	}
 	prepare(t, d, l, true)
-	want := proxy.Route{App: "shop", Slot: proxy.Green, Share: 100}
-	if diff := cmp.Diff(proxy.Observation{Prepared: true, Disk: want, Live: want}, observe(t, d, l)); diff != "" {
+	if diff := cmp.Diff(serving(proxy.Route{"web1": 100}), observe(t, d, l)); diff != "" {
 		t.Errorf("after (-want +got):\n%s", diff)
 	}
 	if got := get(t, url); got != "green" {
@@ -76,11 +75,11 @@ func TestPrepareRestoresALostFile(t *testing.T) {
 	if err := os.Remove(filepath.Join(d.dir, "conf.d/teal-shop.conf")); err != nil {
 		t.Fatal(err)
 	}
-	if o := observe(t, d, l); !o.Prepared || !o.Outdated || o.Disk.Slot != proxy.Green {
+	if o := observe(t, d, l); !o.Prepared || !o.Outdated || o.Disk["web1"] != 100 {
 		t.Errorf("before: %+v", o)
 	}
 	prepare(t, d, l, true)
-	if o := observe(t, d, l); o.Outdated || o.Disk.Slot != proxy.Green || o.Live != o.Disk {
+	if o := observe(t, d, l); o.Outdated || cmp.Diff(proxy.Route{"web1": 100}, o.Live) != "" {
 		t.Errorf("after: %+v", o)
 	}
 }
@@ -140,7 +139,7 @@ func TestPrepareWithAPortTakenChangesNothing(t *testing.T) {
 		t.Run(fmt.Sprintf("stable %t", stable), func(t *testing.T) {
 			d := start(t)
 			l := app(t, "shop")
-			taken := l.Stable
+			taken := l.Members[0].Stable
 			if !stable {
 				taken = netip.AddrPortFrom(netip.IPv4Unspecified(), port(t))
 				l.Site = &proxy.Site{Listen: []netip.AddrPort{taken}, Names: []string{"shop"}}
@@ -219,7 +218,7 @@ func TestUselessConfigurationIsTakenBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := makeRoute(t.Context(), host(), l); err != nil {
+	if err := makeRoute(t.Context(), host(), l, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(l.Dir, 0o700); err != nil {
@@ -236,7 +235,7 @@ func TestUselessConfigurationIsTakenBack(t *testing.T) {
 	if got := d.file("conf.d/teal-shop.conf"); got != "none" {
 		t.Errorf("the file is there:\n%s", got)
 	}
-	if c, err := net.Dial("tcp", l.Stable.String()); err == nil {
+	if c, err := net.Dial("tcp", l.Members[0].Stable.String()); err == nil {
 		c.Close()
 		t.Error("nginx still listens for the app")
 	}
@@ -273,7 +272,7 @@ func TestKilledNginxServesTheSameSlotAgain(t *testing.T) {
 	switchTo(t.Context(), t, d, l, proxy.Green)
 	d.kill(syscall.SIGKILL)
 	o := observe(t, d, l)
-	if !o.Prepared || o.Outdated || o.Disk.Slot != proxy.Green || o.Live.Slot != "" || o.Problem == "" {
+	if !o.Prepared || o.Outdated || o.Disk["web1"] != 100 || len(o.Live) > 0 || o.Problem == "" {
 		t.Errorf("while it is down: %+v", o)
 	}
 	d.run()
@@ -306,11 +305,12 @@ func TestTwoAppsShareAnNginx(t *testing.T) {
 	prepare(t, d, shop, true)
 	prepare(t, d, news, true)
 	prepare(t, d, shop, false)
+	switchTo(t.Context(), t, d, shop, proxy.Blue)
 	switchTo(t.Context(), t, d, news, proxy.Green)
-	if s, n := observe(t, d, shop), observe(t, d, news); s.Live.Slot != proxy.Blue || n.Live.Slot != proxy.Green {
+	if s, n := observe(t, d, shop), observe(t, d, news); s.Live["web1"] != 0 || n.Live["web1"] != 100 {
 		t.Errorf("shop %+v\nshop-news %+v", s, n)
 	}
-	news.Stable = shop.Stable
+	news.Members[0].Stable = shop.Members[0].Stable
 	if o := observe(t, d, news); !strings.Contains(o.Problem, "belongs to the app shop") {
 		t.Errorf("at the other's port: %+v", o)
 	}
@@ -340,6 +340,7 @@ func TestTheSiteOfTealServes(t *testing.T) {
 	at, at6 := loopback(port(t)), netip.AddrPortFrom(netip.IPv6Loopback(), port(t))
 	l.Site = &proxy.Site{Listen: []netip.AddrPort{at, at6}}
 	prepare(t, d, l, true)
+	switchTo(t.Context(), t, d, l, proxy.Blue)
 	for _, a := range []netip.AddrPort{at, at6} {
 		if got := get(t, "http://"+a.String()+"/"); got != "blue" {
 			t.Errorf("%s answers %q", a, got)
@@ -362,7 +363,7 @@ func TestTheSiteOfTealServes(t *testing.T) {
 // http block, no second compression, and commands to nginx are for the site.
 func TestTheServerOfTealChangesNoAnswer(t *testing.T) {
 	d, l, url := prepared(t)
-	direct := answer10(t, l.Stable.String())
+	direct := answer10(t, l.Members[0].Stable.String())
 	if !strings.HasPrefix(direct, "HTTP/1.1 200") {
 		t.Errorf("a client of HTTP/1.0 without a Host gets\n%s", direct)
 	}
@@ -371,7 +372,7 @@ func TestTheServerOfTealChangesNoAnswer(t *testing.T) {
 			t.Errorf("%s was added:\n%s", word, direct)
 		}
 	}
-	resp, err := http.Get("http://" + l.Stable.String() + "/accel")
+	resp, err := http.Get("http://" + l.Members[0].Stable.String() + "/accel")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -406,7 +407,8 @@ func TestARefusedConnectionGoesToTheOtherSlot(t *testing.T) {
 	l := app(t, "shop")
 	l.Members[0].Blue = []netip.AddrPort{loopback(port(t)), loopback(port(t))} // nobody there
 	prepare(t, d, l, true)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+l.Stable.String(), strings.NewReader("once"))
+	switchTo(t.Context(), t, d, l, proxy.Blue)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+l.Members[0].Stable.String(), strings.NewReader("once"))
 	if err != nil {
 		t.Fatal(err)
 	}

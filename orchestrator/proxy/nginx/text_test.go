@@ -19,12 +19,13 @@ func layout() proxy.Layout {
 	return proxy.Layout{
 		App:      "shop",
 		Upstream: "shop",
-		Stable:   netip.MustParseAddrPort("127.0.0.1:20000"),
+		Protocol: proxy.HTTP,
 		Dir:      "/var/lib/teal/shop",
 		Members: []proxy.Member{{
-			Name:  "web1",
-			Blue:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:20001")},
-			Green: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:20002")},
+			Name:   "web1",
+			Stable: netip.MustParseAddrPort("127.0.0.1:20000"),
+			Blue:   []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:20001")},
+			Green:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:20002")},
 		}},
 	}
 }
@@ -32,9 +33,11 @@ func layout() proxy.Layout {
 func TestTextIsTheGoldenOne(t *testing.T) {
 	site := layout()
 	site.App, site.Upstream, site.Dir = "shop-2.eu", "shop_backend", "/srv/teal/shop-2.eu"
-	site.Stable = netip.MustParseAddrPort("[::1]:20000")
+	site.Members[0].Stable = netip.MustParseAddrPort("[::1]:20000")
+	site.Sticky.Cookie = "sid.x"
 	site.Members = append(site.Members, proxy.Member{
-		Name:  "web2",
+		Name:   "Web_2.eu",
+		Stable: netip.MustParseAddrPort("127.0.0.1:20010"),
 		Blue:  []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:20001"), netip.MustParseAddrPort("10.0.0.2:20003")},
 		Green: []netip.AddrPort{netip.MustParseAddrPort("[2001:db8::2]:20002"), netip.MustParseAddrPort("[2001:db8::2]:20004")},
 	})
@@ -42,7 +45,11 @@ func TestTextIsTheGoldenOne(t *testing.T) {
 		Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80"), netip.MustParseAddrPort("[::]:80"), netip.MustParseAddrPort("192.0.2.7:8080")},
 		Names:  []string{"shop.example.com", "*.shop.example.com"},
 	}
+	grpc := layout()
+	grpc.Protocol, grpc.Sticky.Address = proxy.GRPC, true
+	grpc.Site = &proxy.Site{Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80")}}
 	for file, l := range map[string]proxy.Layout{
+		"testdata/grpc.conf": grpc,
 		"testdata/shop.conf": layout(),
 		"testdata/site.conf": site,
 	} {
@@ -62,7 +69,7 @@ func TestTextIsTheGoldenOne(t *testing.T) {
 		if diff := cmp.Diff(string(want), string(got)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", file, diff)
 		}
-		if n := strings.Count(string(got), generation); n != 2 || len(generation) != 12 {
+		if n := strings.Count(string(got), generation); n < 2 || len(generation) != 12 {
 			t.Errorf("%s: generation %q occurs %d times", file, generation, n)
 		}
 	}
@@ -108,16 +115,26 @@ func TestTextRefusesWhatNginxWouldMisread(t *testing.T) {
 		"folder unclean":      func(l *proxy.Layout) { l.Dir = "/var/lib/../shop" },
 		"folder with $":       func(l *proxy.Layout) { l.Dir = "/var/$http_host" },
 		"folder with a blank": func(l *proxy.Layout) { l.Dir = "/var/a b" },
-		"stable missing":      func(l *proxy.Layout) { l.Stable = none },
-		"stable public":       func(l *proxy.Layout) { l.Stable = netip.MustParseAddrPort("0.0.0.0:20000") },
+		"protocol unknown":    func(l *proxy.Layout) { l.Protocol = "quic" },
+		"protocol tcp":        func(l *proxy.Layout) { l.Protocol = proxy.TCP },
+		"cookie injection":    func(l *proxy.Layout) { l.Sticky.Cookie = "a;b" },
+		"sticky in two ways":  func(l *proxy.Layout) { l.Sticky = proxy.Sticky{Cookie: "a", Address: true} },
+		"stable missing":      func(l *proxy.Layout) { l.Members[0].Stable = none },
+		"stable public":       func(l *proxy.Layout) { l.Members[0].Stable = netip.MustParseAddrPort("0.0.0.0:20000") },
+		"member without name": func(l *proxy.Layout) { l.Members[0].Name = "" },
+		"member twice": func(l *proxy.Layout) {
+			l.Members = append(l.Members, l.Members[0])
+			l.Members[1].Stable = netip.MustParseAddrPort("127.0.0.1:20009")
+		},
+		"slots with the same address": func(l *proxy.Layout) { l.Members[0].Green = l.Members[0].Blue },
 		"no member":           func(l *proxy.Layout) { l.Members = nil },
 		"no green":            func(l *proxy.Layout) { l.Members[0].Green = nil },
 		"member without port": func(l *proxy.Layout) { l.Members[0].Blue[0] = netip.MustParseAddrPort("127.0.0.1:0") },
 		"member with a zone":  func(l *proxy.Layout) { l.Members[0].Blue[0] = zone },
-		"member is stable":    func(l *proxy.Layout) { l.Members[0].Blue[0] = l.Stable },
+		"member is stable":    func(l *proxy.Layout) { l.Members[0].Blue[0] = l.Members[0].Stable },
 		"site nowhere":        func(l *proxy.Layout) { l.Site = &proxy.Site{} },
 		"site with a zone":    func(l *proxy.Layout) { l.Site = &proxy.Site{Listen: []netip.AddrPort{zone}} },
-		"site on stable":      func(l *proxy.Layout) { l.Site = &proxy.Site{Listen: []netip.AddrPort{l.Stable}} },
+		"site on stable":      func(l *proxy.Layout) { l.Site = &proxy.Site{Listen: []netip.AddrPort{l.Members[0].Stable}} },
 		"site name injection": func(l *proxy.Layout) {
 			l.Site = &proxy.Site{Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80")}, Names: []string{"a; return 200"}}
 		},
@@ -134,11 +151,11 @@ func TestTextRefusesWhatNginxWouldMisread(t *testing.T) {
 
 func TestIDsOfTwoAppsNeverCollide(t *testing.T) {
 	seen := map[string]string{}
-	for _, app := range []string{"a-b", "a_b", "a.b", "ab", "a__b", "a-_b", "a_2db", "A-b", strings.Repeat("a-", 20), strings.Repeat("a-", 21), strings.Repeat("a", 40)} {
-		if other, ok := seen[id(app)]; ok {
+	for _, app := range []string{"a-b", "a_b", "a.b", "ab", "a__b", "a-_b", "a_2db", "A-b", "Shop", "shop", strings.Repeat("a-", 20), strings.Repeat("a-", 21), strings.Repeat("a", 40)} {
+		if other, ok := seen[strings.ToLower(id(app))]; ok {
 			t.Errorf("%s and %s are both %s", app, other, id(app))
 		}
-		if seen[id(app)] = app; len(id(app)) > 26 {
+		if seen[strings.ToLower(id(app))] = app; len(id(app)) > 26 {
 			t.Errorf("%s is %s, too long for a variable", app, id(app))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -22,16 +23,13 @@ import (
 
 func TestPrepareThenSwitchThenObserve(t *testing.T) {
 	d, l, url := prepared(t)
-	blue := proxy.Route{App: "shop", Slot: proxy.Blue, Share: 100}
-	green := proxy.Route{App: "shop", Slot: proxy.Green, Share: 100}
-	for _, r := range []proxy.Route{blue, green, green, blue} {
-		switchTo(t.Context(), t, d, l, r.Slot)
-		want := proxy.Observation{Prepared: true, Disk: r, Live: r}
-		if diff := cmp.Diff(want, observe(t, d, l)); diff != "" {
-			t.Errorf("after the switch to %s (-want +got):\n%s", r, diff)
+	for _, slot := range []proxy.Slot{proxy.Blue, proxy.Green, proxy.Green, proxy.Blue} {
+		switchTo(t.Context(), t, d, l, slot)
+		if diff := cmp.Diff(serving(proxy.Route{"web1": slot.All()}), observe(t, d, l)); diff != "" {
+			t.Errorf("after the switch to %s (-want +got):\n%s", slot, diff)
 		}
-		if got := get(t, url); got != string(r.Slot) {
-			t.Errorf("the site answers %q, want %s", got, r.Slot)
+		if got := get(t, url); got != string(slot) {
+			t.Errorf("the site answers %q, want %s", got, slot)
 		}
 	}
 }
@@ -39,7 +37,7 @@ func TestPrepareThenSwitchThenObserve(t *testing.T) {
 func TestSwitchTakesTwoRoundTrips(t *testing.T) {
 	d, l, _ := prepared(t)
 	c := &counting{Host: host()}
-	if err := d.proxy().Switch(t.Context(), c, l, green("shop")); err != nil {
+	if err := d.proxy().Switch(t.Context(), c, l, green); err != nil {
 		t.Fatal(err)
 	}
 	if c.runs.Load() != 1 || c.dials.Load() != 1 || c.becomes.Load() != 0 {
@@ -47,64 +45,33 @@ func TestSwitchTakesTwoRoundTrips(t *testing.T) {
 	}
 }
 
-func green(app string) proxy.Route { return proxy.Route{App: app, Slot: proxy.Green, Share: 100} }
-
-func TestSwitchToAShare(t *testing.T) {
-	t.Parallel()
-	d, l, url := prepared(t)
-	for _, c := range []struct{ route, seen proxy.Route }{
-		{proxy.Route{App: "shop", Slot: proxy.Green, Share: 20}, proxy.Route{App: "shop", Slot: proxy.Blue, Share: 80}},
-		{proxy.Route{App: "shop", Slot: proxy.Green, Share: 70}, proxy.Route{App: "shop", Slot: proxy.Green, Share: 70}},
-		{proxy.Route{App: "shop", Slot: proxy.Blue, Share: 50}, proxy.Route{App: "shop", Slot: proxy.Blue, Share: 50}},
-		{proxy.Route{App: "shop", Slot: proxy.Blue, Share: 99}, proxy.Route{App: "shop", Slot: proxy.Blue, Share: 99}},
-		{proxy.Route{App: "shop", Slot: proxy.Blue, Share: 0}, green("shop")},
-	} {
-		if err := d.proxy().Switch(t.Context(), host(), l, c.route); err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(proxy.Observation{Prepared: true, Disk: c.seen, Live: c.seen}, observe(t, d, l)); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", c.route, diff)
-		}
-		n := 0
-		for range 500 {
-			if get(t, url) == string(c.route.Slot) {
-				n++
-			}
-		}
-		// Five times the deviation that a fair coin would have.
-		if got := float64(n) / 5; got < float64(c.route.Share)-12 || got > float64(c.route.Share)+12 {
-			t.Errorf("%s: %.1f%% of the requests", c.route, got)
-		}
-	}
-}
+var green = proxy.Route{"web1": 100}
 
 func TestSwitchRefusesANonsensicalRoute(t *testing.T) {
 	l := layout()
-	for _, r := range []proxy.Route{
-		{App: "shop", Slot: "teal", Share: 100},
-		{App: "shop", Slot: proxy.Blue, Share: 101},
-		{App: "shop", Slot: proxy.Blue, Share: -1},
-		{App: "news", Slot: proxy.Blue, Share: 100},
-	} {
+	for _, r := range []proxy.Route{{"web1": 101}, {"web1": -2}, {"web2": 100}, {"web1": 100, "": 100}} {
 		c := &counting{Host: host()}
 		if err := new(Proxy).Switch(t.Context(), c, l, r); !errors.Is(err, plugins.Invalid) || c.runs.Load()+c.dials.Load() > 0 {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
 	l.App = "no such\napp"
-	if err := new(Proxy).Switch(t.Context(), host(), l, green(l.App)); !errors.Is(err, plugins.Invalid) {
+	if err := new(Proxy).Switch(t.Context(), host(), l, green); !errors.Is(err, plugins.Invalid) {
 		t.Errorf("a bad layout: %v", err)
+	}
+	if err := new(Proxy).Switch(t.Context(), nil, layout(), nil); err != nil {
+		t.Errorf("no change: %v", err)
 	}
 }
 
 func TestSwitchWithNginxDownChangesNothing(t *testing.T) {
 	d, l, _ := prepared(t)
 	d.kill(syscall.SIGTERM)
-	err := d.proxy().Switch(t.Context(), host(), l, green("shop"))
+	err := d.proxy().Switch(t.Context(), host(), l, green)
 	if !errors.Is(err, plugins.Unavailable) || errors.Is(err, proxy.ErrUnknown) {
 		t.Errorf("error %v", err)
 	}
-	if o := observe(t, d, l); o.Disk.Slot != proxy.Blue {
+	if o := observe(t, d, l); o.Disk["web1"] != 0 {
 		t.Errorf("observed %+v", o)
 	}
 }
@@ -112,7 +79,7 @@ func TestSwitchWithNginxDownChangesNothing(t *testing.T) {
 func TestSwitchOfAnAppThatIsNotPrepared(t *testing.T) {
 	d, l, _ := prepared(t)
 	l.Dir = publicDir(t)
-	err := d.proxy().Switch(t.Context(), host(), l, green("shop"))
+	err := d.proxy().Switch(t.Context(), host(), l, green)
 	if !errors.Is(err, plugins.NotFound) || errors.Is(err, proxy.ErrUnknown) {
 		t.Errorf("error %v", err)
 	}
@@ -125,16 +92,16 @@ func TestSwitchWithoutProofIsTakenBack(t *testing.T) {
 	c.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		if c.runs.Load() < 2 { // until the switch is taken back
 			ours, theirs := net.Pipe()
-			go replay(theirs, "HTTP/1.1 200 OK\r\nTeal-App: shop\r\nTeal-Slot: blue\r\nContent-Length: 18\r\n\r\nblue 100 green 0 \n")
+			go replay(theirs, "HTTP/1.1 200 OK\r\nTeal-App: shop\r\nTeal-Member: web1\r\nTeal-Slot: blue\r\nContent-Length: 18\r\n\r\nblue 100 green 0 \n")
 			return ours, nil
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
-	err := d.proxy().Switch(t.Context(), c, l, green("shop"))
-	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "blue serves as before") {
+	err := d.proxy().Switch(t.Context(), c, l, green)
+	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "all is as before (web1: blue)") {
 		t.Errorf("error %v", err)
 	}
-	if o := observe(t, d, l); o.Live.Slot != proxy.Blue || o.Disk.Slot != proxy.Blue {
+	if o := observe(t, d, l); o.Live["web1"] != 0 || o.Disk["web1"] != 0 {
 		t.Errorf("observed %+v", o)
 	}
 	if got := get(t, url); got != "blue" {
@@ -160,11 +127,11 @@ func TestSwitchThatCanNeitherBeProvenNorTakenBackIsUnknown(t *testing.T) {
 	needsRoot(t)
 	d, l, _ := prepared(t)
 	c := &counting{Host: host(), before: func([]string) error { return os.Chmod(l.Dir, 0o700) }}
-	err := d.proxy().Switch(t.Context(), c, l, green("shop"))
+	err := d.proxy().Switch(t.Context(), c, l, green)
 	if !errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "cannot read") {
 		t.Errorf("error %v", err)
 	}
-	if o := observe(t, d, l); !strings.Contains(o.Problem, "cannot read") || o.Disk.Slot != proxy.Blue {
+	if o := observe(t, d, l); !strings.Contains(o.Problem, "cannot read") || o.Disk["web1"] != 0 {
 		t.Errorf("observed %+v", o)
 	}
 }
@@ -173,7 +140,7 @@ func TestSwitchOverALostConnectionIsUnknown(t *testing.T) {
 	d, l, _ := prepared(t)
 	lost := &plugins.Error{Op: "run", Host: "web1", Kind: plugins.Lost, Err: errors.New("connection reset")}
 	c := &counting{Host: host(), before: func([]string) error { return lost }}
-	err := d.proxy().Switch(t.Context(), c, l, green("shop"))
+	err := d.proxy().Switch(t.Context(), c, l, green)
 	if !errors.Is(err, proxy.ErrUnknown) || !errors.Is(err, plugins.Lost) {
 		t.Errorf("error %v", err)
 	}
@@ -198,11 +165,11 @@ func TestCancelledSwitchIsTakenBack(t *testing.T) {
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
-	err := d.proxy().Switch(ctx, c, l, green("shop"))
+	err := d.proxy().Switch(ctx, c, l, green)
 	if !errors.Is(err, context.Canceled) || errors.Is(err, proxy.ErrUnknown) {
 		t.Errorf("error %v", err)
 	}
-	if o := observe(t, d, l); o.Live.Slot != proxy.Blue || o.Disk.Slot != proxy.Blue {
+	if o := observe(t, d, l); o.Live["web1"] != 0 || o.Disk["web1"] != 0 {
 		t.Errorf("observed %+v", o)
 	}
 }
@@ -219,24 +186,27 @@ func TestObserveSeesDiskAndLiveDiffer(t *testing.T) {
 	d, l, _ := prepared(t)
 	other := l
 	other.Dir = publicDir(t)
-	if err := makeRoute(t.Context(), host(), other); err != nil {
+	if err := makeRoute(t.Context(), host(), other, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := note(t.Context(), host(), other, filepath.Join(d.dir, "conf.d/teal-shop.conf")); err != nil {
 		t.Fatal(err)
 	}
+	if _, _, err := turn(t.Context(), host(), other, proxy.Route{"web1": 0}); err != nil {
+		t.Fatal(err)
+	}
 	switchTo(t.Context(), t, d, l, proxy.Green)
 	o := observe(t, d, other)
-	if o.Live.Slot != proxy.Green || o.Disk.Slot != proxy.Blue || o.Problem != "nginx serves green, but the disk says blue" || !o.Outdated {
+	if o.Live["web1"] != 100 || o.Disk["web1"] != 0 || o.Problem != "web1 is green, but blue on the disk" || !o.Outdated {
 		t.Errorf("observed %+v", o)
 	}
 }
 
 func TestRoutedScriptSaysYesUnlessSure(t *testing.T) {
 	t.Parallel()
-	route := func(t *testing.T, l proxy.Layout, share int) {
+	route := func(t *testing.T, l proxy.Layout, share proxy.Share) {
 		t.Helper()
-		if _, _, err := turn(t.Context(), host(), l, share); err != nil {
+		if _, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": share}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -246,6 +216,12 @@ func TestRoutedScriptSaysYesUnlessSure(t *testing.T) {
 	}{
 		"blue":          {func(t *testing.T, l proxy.Layout) { route(t, l, 0) }, 0, 1},
 		"green":         {func(t *testing.T, l proxy.Layout) { route(t, l, 100) }, 1, 0},
+		"off": {func(t *testing.T, l proxy.Layout) { route(t, l, proxy.Off) }, 1, 1},
+		"off, but a file lost": {func(t *testing.T, l proxy.Layout) {
+			route(t, l, proxy.Off)
+			_ = os.Remove(routeDir(l) + "/off/off")
+		}, 0, 0},
+		"a member that is not there": {func(_ *testing.T, l proxy.Layout) { _ = os.Remove(routeDir(l) + "/cur/web1") }, 0, 0},
 		"a share":       {func(t *testing.T, l proxy.Layout) { route(t, l, 5) }, 0, 0},
 		"nearly all":    {func(t *testing.T, l proxy.Layout) { route(t, l, 99) }, 0, 0},
 		"no link":       {func(_ *testing.T, l proxy.Layout) { _ = os.Remove(routeDir(l) + "/cur") }, 0, 0},
@@ -272,12 +248,13 @@ func TestRoutedScriptSaysYesUnlessSure(t *testing.T) {
 				}
 				l := layout()
 				l.Dir = publicDir(t)
-				if err := makeRoute(t.Context(), host(), l); err != nil {
+				if err := makeRoute(t.Context(), host(), l, true); err != nil {
 					t.Fatal(err)
 				}
+				route(t, l, 0)
 				c.change(t, l)
 				for slot, want := range map[proxy.Slot]int{proxy.Blue: c.blue, proxy.Green: c.green, "other": 0} {
-					script, args := new(Proxy).RoutedScript(l, slot)
+					script, args := new(Proxy).RoutedScript(l, "web1", slot)
 					cmd := exec.Command(shell[0], append(append(shell[1:], "-c", script, "teal"), args...)...)
 					out, err := cmd.CombinedOutput()
 					if got := cmd.ProcessState.ExitCode(); got != want || len(bytes.TrimSpace(out)) > 0 && want == 1 {
@@ -313,11 +290,11 @@ func TestScriptsRunUnderBusybox(t *testing.T) {
 	prepare(t, d, l, false)
 	for _, slot := range []proxy.Slot{proxy.Green, proxy.Blue, proxy.Green} {
 		switchTo(t.Context(), t, d, l, slot)
-		if o := observe(t, d, l); o.Live.Slot != slot || o.Disk.Slot != slot || o.Outdated {
+		if o := observe(t, d, l); o.Live["web1"] != slot.All() || o.Disk["web1"] != slot.All() || o.Outdated {
 			t.Errorf("observed %+v", o)
 		}
 	}
-	l.Members[0].Blue = l.Members[0].Green
+	l.Members[0].Blue = append(l.Members[0].Blue, serve(t, "blue"))
 	prepare(t, d, l, true)
 	if warnings, err := d.proxy().Check(t.Context(), host(), l); err != nil {
 		t.Errorf("Check: %q, %v", warnings, err)
@@ -329,7 +306,7 @@ func TestFoldersAreReadableWhateverTheLoginsMaskIs(t *testing.T) {
 	defer syscall.Umask(old)
 	l := layout()
 	l.Dir = publicDir(t)
-	if err := makeRoute(t.Context(), host(), l); err != nil {
+	if err := makeRoute(t.Context(), host(), l, true); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]os.FileMode{"": 0o755, "/w000": 0o755, "/w100/99": 0o644, "/w100/share": 0o644} {
@@ -343,7 +320,7 @@ func TestFoldersAreReadableWhateverTheLoginsMaskIs(t *testing.T) {
 func TestNginxThatNeverAnswersIsNotWaitedForLong(t *testing.T) {
 	t.Parallel()
 	l := app(t, "shop")
-	silent, err := net.Listen("tcp", l.Stable.String())
+	silent, err := net.Listen("tcp", l.Members[0].Stable.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,16 +335,22 @@ func TestNginxThatNeverAnswersIsNotWaitedForLong(t *testing.T) {
 }
 
 func BenchmarkSwitch(b *testing.B) {
-	d, l, _ := prepared(b)
-	c := &counting{Host: host()}
-	slot := proxy.Blue
-	for b.Loop() {
-		slot = slot.Other()
-		if err := d.proxy().Switch(b.Context(), c, l, proxy.Route{App: l.App, Slot: slot, Share: 100}); err != nil {
-			b.Fatal(err)
-		}
+	for _, n := range []int{1, 10} {
+		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
+			d, l := start(b), fleet(b, "shop", n)
+			prepare(b, d, l, true)
+			c := &counting{Host: host()}
+			slot := proxy.Blue
+			for b.Loop() {
+				slot = slot.Other()
+				if err := d.proxy().Switch(b.Context(), c, l, all(l, slot.All())); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(c.runs.Load())/float64(b.N), "commands/op")
+			b.ReportMetric(float64(c.dials.Load())/float64(b.N), "connections/op")
+		})
 	}
-	b.ReportMetric(float64(c.runs.Load()+c.dials.Load())/float64(b.N), "roundtrips/op")
 }
 
 func BenchmarkObserve(b *testing.B) {
