@@ -13,7 +13,7 @@ import (
 )
 
 func TestBoard(t *testing.T) {
-	b := newBoard("deploy shop", []string{"web1", "database-2", "web3"}, start, false, true)
+	b := newBoard("deploy shop", Names{Hosts: []string{"web1", "database-2", "web3"}}, start, false, true)
 	for _, e := range events() {
 		b.apply(e)
 	}
@@ -66,7 +66,7 @@ deploy shop  1 failed, 1 done, 1 waitin…
 }
 
 func TestBoardWithoutUTF8(t *testing.T) {
-	b := newBoard("x", nil, start, false, false)
+	b := newBoard("x", Names{}, start, false, false)
 	for _, e := range events() {
 		b.apply(e)
 	}
@@ -76,7 +76,7 @@ func TestBoardWithoutUTF8(t *testing.T) {
 }
 
 func TestBoardInColours(t *testing.T) {
-	b := newBoard("x", []string{"a"}, start, true, true)
+	b := newBoard("x", Names{Hosts: []string{"a"}}, start, true, true)
 	b.apply(orchestrator.Event{Host: "a", Step: orchestrator.StepImage, Status: orchestrator.StatusDone})
 	b.apply(orchestrator.Event{Host: "a", Step: orchestrator.StepSwitch, Status: orchestrator.StatusDone})
 	b.apply(orchestrator.Event{Host: "a", Step: orchestrator.StepTeardown, Status: orchestrator.StatusStarted, Text: "waits"})
@@ -91,7 +91,7 @@ func TestBoardFitsFiftyHostsByHidingThoseThatAreDone(t *testing.T) {
 	for i := range 50 {
 		hosts = append(hosts, fmt.Sprintf("web%02d", i+1))
 	}
-	b := newBoard("deploy shop", hosts, start, false, true)
+	b := newBoard("deploy shop", Names{Hosts: hosts}, start, false, true)
 	for i, h := range hosts {
 		step, status, err := orchestrator.StepTeardown, orchestrator.StatusDone, error(nil)
 		switch {
@@ -117,7 +117,7 @@ func TestBoardFitsFiftyHostsByHidingThoseThatAreDone(t *testing.T) {
 }
 
 func TestBoardKeepsAFailureOverWhatFollows(t *testing.T) {
-	b := newBoard("x", nil, start, false, true)
+	b := newBoard("x", Names{}, start, false, true)
 	b.apply(orchestrator.Event{Host: "a", Step: orchestrator.StepTest, Status: orchestrator.StatusFailed, Err: errors.New("no")})
 	b.apply(orchestrator.Event{Host: "a", Step: orchestrator.StepUndo, Status: orchestrator.StatusDone, Text: "green removed"})
 	b.apply(orchestrator.Event{Host: "b", Step: orchestrator.StepConnect, Status: orchestrator.StatusSkipped, Text: "nothing to do"})
