@@ -256,7 +256,7 @@ func TestOccupiedPorts(t *testing.T) {
 func TestEphemeralPorts(t *testing.T) {
 	l := layout()
 	l.Members = append(l.Members, proxy.Member{
-		Blue: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:33000"), netip.MustParseAddrPort("10.0.0.2:33001")},
+		Blue:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:33000"), netip.MustParseAddrPort("10.0.0.2:33001")},
 		Green: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:33002"), netip.MustParseAddrPort("127.0.0.1:33000")},
 	})
 	s := survey{ephemeral: "32768\t60999", reserved: "8080,33002-33010\n"}

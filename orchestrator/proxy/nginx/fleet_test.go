@@ -259,7 +259,7 @@ func TestSetsDoNotPileUp(t *testing.T) {
 		}
 	}
 	sets, err := filepath.Glob(routeDir(l) + "/s[0-9]*")
-	if err != nil || len(sets) > 10 {
+	if err != nil || len(sets) > 17 {
 		t.Errorf("%d sets, %v", len(sets), err)
 	}
 	before, _ := os.Readlink(routeDir(l) + "/cur")

@@ -240,20 +240,24 @@ func TestRollbackStormFailsNoRequest(t *testing.T) {
 }
 
 func TestAnnouncedReloadFailsNoRequest(t *testing.T) {
+	t.Parallel()
 	d := start(t)
-	a := app(t, "shop")
+	a := fleet(t, "shop", 2)
 	site := loopback(port(t))
 	a.Site = &proxy.Site{Listen: []netip.AddrPort{site}, Names: []string{"shop"}}
 	prepare(t, d, a, true)
 	switchTo(t.Context(), t, d, a, proxy.Blue)
 	l := startLoad("http://" + site.String())
 	time.Sleep(300 * time.Millisecond)
-	for range 2 {
+	for name, shape := range map[string]func(){
+		"a replica more": func() { a.Members[0].Green = append(a.Members[0].Green, serve(t, "green")) },
+		"another member": func() { a.Members = append(a.Members[1:], member(t, "web3")) },
+	} {
 		workers := d.workers()
-		a.Members[0].Green = append(a.Members[0].Green, serve(t, "green"))
+		shape()
 		prepare(t, d, a, true)
 		if d.workers() == workers {
-			t.Error("nothing reloaded")
+			t.Errorf("%s: nothing reloaded", name)
 		}
 		l.flip(t, d, a, proxy.Green)
 		time.Sleep(200 * time.Millisecond)

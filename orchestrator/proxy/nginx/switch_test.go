@@ -214,19 +214,19 @@ func TestRoutedScriptSaysYesUnlessSure(t *testing.T) {
 		change      func(t *testing.T, l proxy.Layout)
 		blue, green int // exit codes
 	}{
-		"blue":          {func(t *testing.T, l proxy.Layout) { route(t, l, 0) }, 0, 1},
-		"green":         {func(t *testing.T, l proxy.Layout) { route(t, l, 100) }, 1, 0},
-		"off": {func(t *testing.T, l proxy.Layout) { route(t, l, proxy.Off) }, 1, 1},
+		"blue":  {func(t *testing.T, l proxy.Layout) { route(t, l, 0) }, 0, 1},
+		"green": {func(t *testing.T, l proxy.Layout) { route(t, l, 100) }, 1, 0},
+		"off":   {func(t *testing.T, l proxy.Layout) { route(t, l, proxy.Off) }, 1, 1},
 		"off, but a file lost": {func(t *testing.T, l proxy.Layout) {
 			route(t, l, proxy.Off)
 			_ = os.Remove(routeDir(l) + "/off/off")
 		}, 0, 0},
 		"a member that is not there": {func(_ *testing.T, l proxy.Layout) { _ = os.Remove(routeDir(l) + "/cur/web1") }, 0, 0},
-		"a share":       {func(t *testing.T, l proxy.Layout) { route(t, l, 5) }, 0, 0},
-		"nearly all":    {func(t *testing.T, l proxy.Layout) { route(t, l, 99) }, 0, 0},
-		"no link":       {func(_ *testing.T, l proxy.Layout) { _ = os.Remove(routeDir(l) + "/cur") }, 0, 0},
-		"no folder":     {func(_ *testing.T, l proxy.Layout) { _ = os.RemoveAll(l.Dir) }, 0, 0},
-		"dangling link": {func(_ *testing.T, l proxy.Layout) { _ = os.RemoveAll(routeDir(l) + "/w000") }, 0, 0},
+		"a share":                    {func(t *testing.T, l proxy.Layout) { route(t, l, 5) }, 0, 0},
+		"nearly all":                 {func(t *testing.T, l proxy.Layout) { route(t, l, 99) }, 0, 0},
+		"no link":                    {func(_ *testing.T, l proxy.Layout) { _ = os.Remove(routeDir(l) + "/cur") }, 0, 0},
+		"no folder":                  {func(_ *testing.T, l proxy.Layout) { _ = os.RemoveAll(l.Dir) }, 0, 0},
+		"dangling link":              {func(_ *testing.T, l proxy.Layout) { _ = os.RemoveAll(routeDir(l) + "/w000") }, 0, 0},
 		"no link but a folder": {func(_ *testing.T, l proxy.Layout) {
 			_ = os.Remove(routeDir(l) + "/cur")
 			_ = os.Rename(routeDir(l)+"/w100", routeDir(l)+"/cur")
