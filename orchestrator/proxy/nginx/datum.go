@@ -154,6 +154,7 @@ finish() {
 	[ $((last % 8)) = 0 ] || return 0
 	for s in "$route"/s[0-9]*; do
 		i=${s##*/s}
+		case $i in *[!0-9]*) continue ;; esac
 		[ "$s" = "$route/$former" ] || [ "$i" -gt $((last - 7)) ] || rm -rf "$s"
 	done
 	return 0
@@ -170,7 +171,8 @@ if [ -z "$former" ] || [ ! -d "$route/$former" ]; then # the newest set there is
 	former= lost=1
 	for s in "$route"/s[0-9]*; do
 		i=${s##*/s}
-		[ ! -d "$s" ] || [ -n "$former" ] && [ "$i" -le "${former#s}" ] || former=${s##*/}
+		case $i in *[!0-9]*) continue ;; esac
+		[ -n "$former" ] && [ "$i" -le "${former#s}" ] || former=${s##*/}
 	done
 fi
 [ -z "$former" ] && [ -n "$begins" ] || begins=off

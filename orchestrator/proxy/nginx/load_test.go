@@ -210,6 +210,7 @@ func (l *load) flip(t *testing.T, d *daemon, a proxy.Layout, slot proxy.Slot) {
 }
 
 func TestFiftySwitchesUnderLoadFailNoRequest(t *testing.T) {
+	t.Parallel()
 	d, a, url := prepared(t)
 	workers := d.workers()
 	l := startLoad(url)
@@ -226,6 +227,7 @@ func TestFiftySwitchesUnderLoadFailNoRequest(t *testing.T) {
 }
 
 func TestRollbackStormFailsNoRequest(t *testing.T) {
+	t.Parallel()
 	d, a, url := prepared(t)
 	l := startLoad(url)
 	tick := time.NewTicker(100 * time.Millisecond)
