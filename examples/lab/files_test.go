@@ -30,7 +30,7 @@ func TestFilesForTheOperator(t *testing.T) {
 10.46.3.12,h2 ssh-ed25519 AAA2
 10.46.3.2,services ssh-ed25519 AAA3
 `},
-		{"inventory", inventoryFile("/var/lab", l.hosts), `[ssh]
+		{"inventory", inventoryFile("/var/lab", l.hosts, l.balancers), `[ssh]
 user = "deploy"
 identity = ["/var/lab/id"]
 known_hosts = ["/var/lab/known_hosts"]
@@ -203,10 +203,11 @@ func TestInitLeavesOrdinaryProgramsAlone(t *testing.T) {
 }
 
 func TestProcessIsKnownByItsStartTime(t *testing.T) {
-	_, began, err := stat(1)
+	s, err := statIn("/proc", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	began := s.began
 	if p := (&process{PID: 1, Start: began}); !p.alive() {
 		t.Error("process 1 of the machine is not alive")
 	}

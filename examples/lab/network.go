@@ -19,6 +19,9 @@ const (
 	servicesAddr  = 2
 	firstHostAddr = 11
 	maxHosts      = 200
+
+	firstBalancerAddr = firstHostAddr + maxHosts
+	maxBalancers      = 40
 )
 
 // addrAt returns the address with this last byte.
