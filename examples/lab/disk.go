@@ -33,7 +33,8 @@ func (h *Host) FreeDisk(ctx context.Context, dir string) error {
 	// Below the mount is the former state, which nobody sees until it is
 	// replaced.
 	const free = `set -e
-rm -f "$1/.lab-full"
+[ -e "$1/.lab-full" ] || { echo "it is not full" >&2; exit 1; }
+rm "$1/.lab-full"
 mkdir -p /run/lab-disk
 mount --bind "$(dirname "$1")" /run/lab-disk
 under=/run/lab-disk/$(basename "$1")
