@@ -50,24 +50,33 @@ func sum(of map[string]int) (n int) {
 	return n
 }
 
-// grpcLoad sends calls and requests of HTTP/2 to all fronts, to the TLS
-// listener or the other.
-func grpcLoad(t *testing.T, l *lab.Lab, overTLS bool) load.Report {
+// overTLS sends clients of HTTP/2 and gRPC to the TLS sites, which must be there.
+func overTLS(t *testing.T, l *lab.Lab) func(*load.Config) {
 	t.Helper()
 	roots, err := l.Roots()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return func(c *load.Config) {
+		c.Roots = roots
+		for i := range c.Hosts {
+			c.Hosts[i].TLS = netip.AddrPortFrom(c.Hosts[i].Addr.Addr(), 443)
+		}
+	}
+}
+
+// grpcLoad sends calls and requests of HTTP/2 to all fronts.
+func grpcLoad(t *testing.T, l *lab.Lab, change ...func(*load.Config)) load.Report {
+	t.Helper()
 	c := load.Config{
-		Net: l.Network(), Roots: roots, Duration: 10 * time.Second, Requests: 200, Transfer: 300 * time.Millisecond,
+		Net: l.Network(), Duration: 10 * time.Second, Requests: 200, Transfer: 300 * time.Millisecond,
 		Clients: map[load.Class]int{load.GRPC: 2, load.GRPCStream: 1, load.HTTP2: 2},
 	}
 	for _, h := range l.Fronts() {
-		to := load.Host{Name: h.Name, Addr: netip.AddrPortFrom(h.Addr, 80)}
-		if overTLS {
-			to.TLS = netip.AddrPortFrom(h.Addr, 443)
-		}
-		c.Hosts = append(c.Hosts, to)
+		c.Hosts = append(c.Hosts, load.Host{Name: h.Name, Addr: netip.AddrPortFrom(h.Addr, 80)})
+	}
+	for _, edit := range change {
+		edit(&c)
 	}
 	var rec load.Recorder
 	began := time.Now()
@@ -131,8 +140,8 @@ stat -c '%a %U %G' /run/haproxy/admin.sock`
 		}
 	}
 	t.Run("clients reach every host through every balancer", func(t *testing.T) {
-		for _, overTLS := range []bool{false, true} {
-			if rep := grpcLoad(t, l, overTLS); len(rep.Releases) != 4 {
+		for _, change := range []func(*load.Config){func(*load.Config) {}, overTLS(t, l)} {
+			if rep := grpcLoad(t, l, change); len(rep.Releases) != 4 {
 				t.Errorf("releases %+v, want two of each balancer", rep.Releases)
 			}
 		}
@@ -143,7 +152,7 @@ stat -c '%a %U %G' /run/haproxy/admin.sock`
 			t.Fatal(err)
 		}
 		get(t, fmt.Sprintf("http://%s:8080/up", l.Host(2).Addr))
-		if rep := grpcLoad(t, l, true); len(rep.Releases) != 4 {
+		if rep := grpcLoad(t, l, overTLS(t, l)); len(rep.Releases) != 4 {
 			t.Errorf("releases %+v, want two of each balancer", rep.Releases)
 		}
 	})
@@ -237,8 +246,8 @@ func TestBalancerOfNginxLeadsToHosts(t *testing.T) {
 	if err := lb.AddTLSSite(ctx, lab.TLSSite{Upstream: "shop", GRPC: true}); err != nil {
 		t.Fatal(err)
 	}
-	for _, overTLS := range []bool{false, true} {
-		if rep := grpcLoad(t, l, overTLS); len(rep.Releases) != 1 || rep.Releases[0].Release != "7" {
+	for _, change := range []func(*load.Config){func(*load.Config) {}, overTLS(t, l)} {
+		if rep := grpcLoad(t, l, change); len(rep.Releases) != 1 || rep.Releases[0].Release != "7" {
 			t.Errorf("releases %+v, want 7 alone", rep.Releases)
 		}
 	}

@@ -23,14 +23,26 @@ type sample struct {
 
 // A Switch tells when a host's proxy was made to send requests to another
 // release. Both instants are on the clock of the machine that sends the load.
-// Behind load balancers nobody can tell which server has answered, so there a
-// switch begins with that of the first server and is confirmed with that of the
-// last.
 type Switch struct {
 	Host      string    // "": every host that gets load
 	Release   string    // that answers from now on
 	Began     time.Time // before here the release cannot answer; zero: it may have answered at any time before
 	Confirmed time.Time // from here on no request that begins may be answered by an older one
+}
+
+// Together makes one switch of those of several servers to a release behind
+// load balancers. Nobody can tell there which server has answered, so it begins
+// with the first of them, is confirmed with the last, and is one of every host
+// that gets load. None give a zero Switch.
+func Together(all []Switch) Switch {
+	var one Switch
+	for i, s := range all {
+		if i == 0 {
+			one = Switch{Release: s.Release, Began: s.Began, Confirmed: s.Confirmed}
+		}
+		one.Began, one.Confirmed = earlier(one.Began, s.Began), later(one.Confirmed, s.Confirmed)
+	}
+	return one
 }
 
 // A Recorder collects what became of requests. Its methods may be called by

@@ -85,6 +85,20 @@ func TestSwitchEverywhereIsOneOfEachHost(t *testing.T) {
 	}
 }
 
+func TestSwitchesOfSeveralServersBecomeOne(t *testing.T) {
+	got := Together([]Switch{
+		{Host: "h1", Release: "2", Began: at(11), Confirmed: at(20)},
+		{Host: "h2", Release: "2", Began: at(10), Confirmed: at(30)},
+		{Host: "h3", Release: "2", Began: at(12), Confirmed: at(25)},
+	})
+	if diff := cmp.Diff(Switch{Release: "2", Began: at(10), Confirmed: at(30)}, got); diff != "" {
+		t.Error(diff)
+	}
+	if got := Together(nil); got != (Switch{}) {
+		t.Errorf("none become %+v", got)
+	}
+}
+
 func TestAnswersAreThoseToRequestsOfATime(t *testing.T) {
 	var r Recorder
 	for _, s := range []sample{
