@@ -17,21 +17,27 @@ import (
 	"github.com/teal-deploy/teal/examples/lab"
 )
 
-// standIn, in the environment, makes the test program behave as teal would: in
-// the good way, or in the way that loses requests.
-const standIn = "DEMO_TEST_TEAL"
+// The names under which the test program behaves as teal would: in the good
+// way, in the way that loses requests, or not at all.
+const (
+	good    = "teal-good"
+	bad     = "teal-bad"
+	failing = "teal-failing"
+)
 
 func TestMain(m *testing.M) {
 	if lab.Init(os.Args[1:]) {
 		return
 	}
-	if kind := os.Getenv(standIn); kind != "" && !strings.HasPrefix(os.Args[1], "-test.") {
+	switch kind := filepath.Base(os.Args[0]); kind {
+	case good, bad, failing:
 		if err := deployAs(context.Background(), kind, os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		return
 	}
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each run of the stand-in
 	os.Exit(m.Run())
 }
 
@@ -50,16 +56,23 @@ func need(t *testing.T) {
 func show(t *testing.T, kind string, balancers int) (string, error) {
 	t.Helper()
 	need(t)
-	t.Setenv(standIn, kind)
-	t.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each run of the stand-in
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	teal := filepath.Join(t.TempDir(), kind)
+	if err := os.Symlink(self, teal); err != nil {
+		t.Fatal(err)
+	}
 	var out strings.Builder
-	err := Run(t.Context(), Config{Teal: os.Args[0], Hosts: 1, Balancers: balancers, Settle: 600 * time.Millisecond}, &out)
+	err = Run(t.Context(), Config{Teal: teal, Hosts: 1, Balancers: balancers, Settle: 600 * time.Millisecond}, &out)
 	t.Log("\n" + out.String())
 	return out.String(), err
 }
 
 func TestDemonstrationOfAGoodSwitchCountsNothing(t *testing.T) {
-	out, err := show(t, "good", 0)
+	out, err := show(t, good, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +87,7 @@ func TestDemonstrationOfAGoodSwitchCountsNothing(t *testing.T) {
 }
 
 func TestDemonstrationBehindALoadBalancerCountsNothing(t *testing.T) {
-	out, err := show(t, "good", 1)
+	out, err := show(t, good, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +102,7 @@ func TestDemonstrationBehindALoadBalancerCountsNothing(t *testing.T) {
 }
 
 func TestDemonstrationOfABadSwitchFails(t *testing.T) {
-	out, err := show(t, "bad", 0)
+	out, err := show(t, bad, 0)
 	if !errors.Is(err, ErrBroken) {
 		t.Fatalf("error %v, want ErrBroken", err)
 	}
@@ -110,7 +123,7 @@ func TestDemonstrationOfNothingSaysSo(t *testing.T) {
 }
 
 func TestTealThatFailsEndsTheDemonstration(t *testing.T) {
-	_, err := show(t, "failing", 0)
+	_, err := show(t, failing, 0)
 	if err == nil || !strings.Contains(err.Error(), "this stand-in cannot deploy") {
 		t.Errorf("error %v, want what teal has said", err)
 	}
@@ -139,7 +152,7 @@ server {
 // its care. The good way switches by a file and lets blue finish; the bad one
 // removes blue first, then rewrites the configuration and reloads.
 func deployAs(ctx context.Context, kind string, args []string) error {
-	if kind == "failing" {
+	if kind == failing {
 		return errors.New("this stand-in cannot deploy")
 	}
 	l, err := lab.Open(os.Getenv("TEAL_LAB"))
@@ -166,7 +179,7 @@ func deployAs(ctx context.Context, kind string, args []string) error {
 		}
 	}
 	remove := blue != "" && !slices.Contains(args, "--detach")
-	if remove && kind == "bad" {
+	if remove && kind == bad {
 		if _, err := l.Docker(ctx, h, "rm", "--force", "shop-"+blue); err != nil {
 			return err
 		}
@@ -185,7 +198,7 @@ func deployAs(ctx context.Context, kind string, args []string) error {
 		SwitchMS: float64(confirmed.Sub(began).Microseconds()) / 1000, SwitchedAt: confirmed,
 	}
 	if remove {
-		if kind == "good" {
+		if kind == good {
 			if err := removeBlue(ctx, l, h, blue); err != nil {
 				return err
 			}
@@ -224,10 +237,10 @@ func makeGreen(ctx context.Context, l *lab.Lab, h *lab.Host, slot, port string) 
 }
 
 func switchTo(ctx context.Context, h, front *lab.Host, kind, slot, port string) error {
-	const good = `echo "$1" >/var/lib/standin/slot
+	const goodScript = `echo "$1" >/var/lib/standin/slot
 if [ "$1" = green ]; then touch /var/lib/standin/green; else rm /var/lib/standin/green; fi
 [ -e /etc/nginx/conf.d/shop.conf ] || { printf %s "$2" >/etc/nginx/conf.d/shop.conf; nginx -s reload; sleep 0.5; }`
-	const bad = `echo "$1" >/var/lib/standin/slot
+	const badScript = `echo "$1" >/var/lib/standin/slot
 cat >/etc/nginx/conf.d/shop.conf <<END
 map \$http_upgrade \$connection_up { default upgrade; '' ''; }
 server {
@@ -241,9 +254,9 @@ server {
 }
 END
 nginx -s reload; sleep 0.5`
-	script := good
-	if kind == "bad" {
-		script = bad
+	script := goodScript
+	if kind == bad {
+		script = badScript
 	}
 	site := strings.ReplaceAll(goodSite, "HOST", h.Addr.String())
 	_, err := front.Exec(ctx, "sh", "-c", script, "standin", slot, site, port, h.Addr.String())
