@@ -70,15 +70,20 @@ func TestAppFileIsThatOfTheLab(t *testing.T) {
 		{
 			"load balancers", balanced(HAProxy),
 			[]func(string) string{Set("container.replicas", "2"), Set("rollout.canary", "[10]")},
-			[]string{`type = "haproxy"`, `hosts = "lb"`, `hosts = "web"`, "replicas = 2", "[rollout]", "canary = [10]"}, nil,
+			[]string{`type = "haproxy"`, `hosts = "lb"`, `hosts = "web"`, "replicas = 2", "[rollout]", "canary = [10]"},
+			nil,
 		},
 		{
-			"gRPC", balanced(Nginx), []func(string) string{Speak("grpc")},
-			[]string{`protocol = "grpc"`, `env = { SHOP_PROTOCOL = "grpc" }`, `checks = [{ tcp = 8080 }]`}, []string{"verify", "/up"},
+			"gRPC", balanced(Nginx),
+			[]func(string) string{Speak("grpc")},
+			[]string{`protocol = "grpc"`, `env = { SHOP_PROTOCOL = "grpc" }`, `checks = [{ tcp = 8080 }]`},
+			[]string{"verify", "/up"},
 		},
 		{
-			"HTTP, said in so many words", twoHosts(), []func(string) string{Speak("http")},
-			[]string{`protocol = "http"`, `verify = { http = "http://127.0.0.1/up", status = [200] }`}, nil,
+			"HTTP, said in so many words", twoHosts(),
+			[]func(string) string{Speak("http")},
+			[]string{`protocol = "http"`, `verify = { http = "http://127.0.0.1/up", status = [200] }`},
+			nil,
 		},
 	}
 	for _, tt := range tests {

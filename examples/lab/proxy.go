@@ -176,7 +176,7 @@ func (h *Host) ReloadProxy(ctx context.Context) error {
 	if _, err := h.Exec(ctx, check...); err != nil {
 		return fmt.Errorf("reload the proxy of %s: %w", h.Name, err)
 	}
-	if _, err := h.Exec(ctx, "kill", "-"+reload, strconv.Itoa(master)); err != nil {
+	if _, err := h.Exec(ctx, "sh", "-c", `kill -"$1" "$2"`, "lab", reload, strconv.Itoa(master)); err != nil {
 		return fmt.Errorf("reload the proxy of %s: %w", h.Name, err)
 	}
 	err = h.await(ctx, "new processes of the proxy", func() bool {

@@ -31,25 +31,27 @@ type TLSSite struct {
 }
 
 // AddTLSSite writes the site into the configuration of the host's proxy and
-// reloads it. The upstream must be there.
+// reloads it. The upstream must be there. A site that the proxy does not take
+// is taken out again.
 func (h *Host) AddTLSSite(ctx context.Context, site TLSSite) error {
 	pair, err := h.lab.certificate()
 	if err != nil {
 		return fmt.Errorf("add a TLS site to %s: %w", h.Name, err)
 	}
-	const write = `set -e
-mkdir -p /etc/lab
-(umask 077 && printf %s "$1" >"$2")
-if [ "$4" = /etc/haproxy/haproxy.cfg ]; then sed -i "/^$5$/,/^$6$/d" "$4"; else : >"$4"; fi
-printf %s "$3" >>"$4"`
 	text, path := nginxTLSSite(site), "/etc/nginx/conf.d/lab-tls.conf"
 	if h.proxy() == HAProxy {
 		text, path = haproxyTLSSite(site), haproxyFile
 	}
-	if _, err := h.Exec(ctx, "sh", "-c", write, "lab", pair, tlsFile, text, path, siteBegin, siteEnd); err != nil {
+	const remove = `touch "$1" && sed -i "/^$2$/,/^$3$/d" "$1"`
+	const write = remove + ` && printf %s "$4" >>"$1" && mkdir -p /etc/lab && umask 077 && printf %s "$5" >"$6"`
+	if _, err := h.Exec(ctx, "sh", "-c", write, "lab", path, siteBegin, siteEnd, text, pair, tlsFile); err != nil {
 		return fmt.Errorf("add a TLS site to %s: %w", h.Name, err)
 	}
-	return h.ReloadProxy(ctx)
+	if err := h.ReloadProxy(ctx); err != nil {
+		_, undo := h.Exec(ctx, "sh", "-c", remove, "lab", path, siteBegin, siteEnd)
+		return errors.Join(err, undo)
+	}
+	return nil
 }
 
 // The lines around the site in a configuration that is one file.

@@ -43,7 +43,9 @@ func TestLabIsMadeUsedAndUnmade(t *testing.T) {
 		wants []string // in the output, or in what stands on standard error
 	}{
 		{
-			"up", []string{"up", "-dir", dir, "-hosts", "1", "-lb", "1", "-proxy", "haproxy", "-engine", ""}, 0,
+			"up",
+			[]string{"up", "-dir", dir, "-hosts", "1", "-lb", "1", "-proxy", "haproxy", "-engine", ""},
+			0,
 			[]string{"2 hosts are up", "inventory.toml"},
 		},
 		{"up again", []string{"up", "-dir", dir, "-hosts", "1", "-engine", ""}, 1, []string{"not empty"}},
