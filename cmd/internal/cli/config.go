@@ -30,8 +30,8 @@ come from. Nothing is connected to.`,
 
 // config prints each distinct result once, with the hosts that it holds for.
 func (o *options) config(version string) error {
-	req, err := o.request()
-	if err != nil {
+	var req orchestrator.Request
+	if err := o.complete(&req); err != nil {
 		return err
 	}
 	type resolved struct {

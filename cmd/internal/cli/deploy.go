@@ -45,20 +45,18 @@ func bindDetach(cmd *cobra.Command, req *orchestrator.Request) {
 
 // carryOut runs a command that changes hosts, shows what happens, and turns
 // its outcome into the exit code.
-func (o *options) carryOut(cmd *cobra.Command, flags orchestrator.Request,
+func (o *options) carryOut(cmd *cobra.Command, req orchestrator.Request,
 	do func(*orchestrator.Deployer, context.Context, orchestrator.Request) orchestrator.Result,
 ) error {
-	req, err := o.request()
-	if err != nil {
+	if err := o.complete(&req); err != nil {
 		return err
 	}
-	flags.File, flags.Hosts = req.File, req.Hosts
 	s := o.session()
 	defer s.Close()
-	view := o.view(cmd.Name(), &flags)
+	view := o.view(cmd.Name(), &req)
 	s.Emit = view.Event
 	o.prompt.drawn(func() (resume func()) { return display.Pause(view) })
-	result := do(s.Deployer, cmd.Context(), flags)
+	result := do(s.Deployer, cmd.Context(), req)
 	if err := view.Finish(result); err != nil {
 		return err
 	}

@@ -19,8 +19,8 @@ func newHistory(s Streams) *cobra.Command {
 		Short: "Show what was deployed where, when, by whom, and how it ended",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			req, err := o.request()
-			if err != nil {
+			var req orchestrator.Request
+			if err := o.complete(&req); err != nil {
 				return err
 			}
 			session := o.session()

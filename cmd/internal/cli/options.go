@@ -104,15 +104,19 @@ func (o *options) bindApp(cmd *cobra.Command) {
 	})
 }
 
-// request reads the app file and the inventory. Every mistake in them is found
-// before anything is connected to.
-func (o *options) request() (orchestrator.Request, error) {
+// complete reads the app file and the inventory and puts into req what they
+// say. Every mistake in them is found before anything is connected to.
+func (o *options) complete(req *orchestrator.Request) error {
 	file, fileErr := o.spec()
-	hosts, invErr := o.hosts(file)
-	if err := errors.Join(fileErr, invErr); err != nil {
-		return orchestrator.Request{}, &orchestrator.UsageError{Err: err}
+	req.File = file
+	inv, invErr := o.loadInventory()
+	if invErr == nil {
+		invErr = o.pick(inv, req)
 	}
-	return orchestrator.Request{File: file, Hosts: hosts}, nil
+	if err := errors.Join(fileErr, invErr); err != nil {
+		return &orchestrator.UsageError{Err: err}
+	}
+	return nil
 }
 
 func (o *options) spec() (*spec.File, error) {
@@ -165,24 +169,37 @@ func (o *options) needApp() error {
 	return fmt.Errorf("%s describe an app without an app file: name the app with --app, or leave them out", list(given))
 }
 
-// hosts selects the hosts of the app, and out of these what --limit says. A
-// file that is wrong itself is nil.
-func (o *options) hosts(file *spec.File) ([]inventory.Host, error) {
-	inv, err := o.loadInventory()
-	if err != nil {
-		return nil, err
-	}
+// pick fills in the hosts of the app, out of these what --limit says, and its
+// load balancers. A file that is wrong itself is nil.
+func (o *options) pick(inv *inventory.Inventory, req *orchestrator.Request) error {
 	if len(inv.Hosts()) == 0 {
-		return nil, fmt.Errorf("%s: there is no host in it", cmp.Or(o.inventory, defaultInventory))
+		return fmt.Errorf("%s: there is no host in it", cmp.Or(o.inventory, defaultInventory))
 	}
 	pattern := "all"
-	if file != nil && len(o.on) == 0 {
-		pattern = file.App().Hosts
+	if req.File != nil && len(o.on) == 0 {
+		pattern = req.File.App().Hosts
 	}
 	hosts, err := inv.Select(pattern)
 	if err != nil {
-		return nil, file.Problem("hosts", err.Error(), "") // "all" selects something
+		err = req.File.Problem("hosts", err.Error(), "") // "all" selects something
+	} else {
+		req.Hosts, err = o.limited(inv, pattern, hosts)
 	}
+	if req.File == nil {
+		return err
+	}
+	if len(o.on) == 0 { // which names some hosts for once, and not all that the app has
+		for _, h := range hosts {
+			req.Servers = append(req.Servers, h.Name)
+		}
+	}
+	var balancerErr error
+	req.Balancers, balancerErr = o.balancers(inv, req.File)
+	return errors.Join(err, balancerErr)
+}
+
+// limited is what --limit leaves of the app's hosts.
+func (o *options) limited(inv *inventory.Inventory, pattern string, hosts []inventory.Host) ([]inventory.Host, error) {
 	if o.limit == "" {
 		return hosts, nil
 	}
@@ -194,6 +211,24 @@ func (o *options) hosts(file *spec.File) ([]inventory.Host, error) {
 		return nil, fmt.Errorf("--limit: %q leaves none of the hosts of %q, which are %s", o.limit, pattern, few(hosts))
 	}
 	return limited, nil
+}
+
+// balancers are the hosts of the app's load balancers; none where each host
+// has its own proxy.
+func (o *options) balancers(inv *inventory.Inventory, file *spec.File) ([]inventory.Host, error) {
+	p := file.App().Proxy
+	if p == nil || p.Hosts == "" {
+		return nil, nil
+	}
+	hosts, err := inv.Select(p.Hosts)
+	if err == nil {
+		return hosts, nil
+	}
+	hint := ""
+	if len(o.on) > 0 {
+		hint = "--on names hosts of the app and no load balancers: say -i and --limit in place of it"
+	}
+	return nil, file.Problem("proxy.hosts", err.Error(), hint)
 }
 
 // few names the first hosts.

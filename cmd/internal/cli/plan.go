@@ -12,7 +12,7 @@ import (
 
 func newPlan(s Streams) *cobra.Command {
 	o := &options{streams: s}
-	var flags orchestrator.Request
+	var req orchestrator.Request
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Say what deploy would do on every server, and why",
@@ -20,14 +20,12 @@ func newPlan(s Streams) *cobra.Command {
 touches nothing. It exits with 0 when there is nothing to do and with 3 when
 there is.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			req, err := o.request()
-			if err != nil {
+			if err := o.complete(&req); err != nil {
 				return err
 			}
-			flags.File, flags.Hosts = req.File, req.Hosts
 			session := o.session()
 			defer session.Close()
-			plan, err := session.Plan(cmd.Context(), flags)
+			plan, err := session.Plan(cmd.Context(), req)
 			if err != nil {
 				return err
 			}
@@ -36,8 +34,8 @@ there is.`,
 	}
 	o.bind(cmd)
 	o.bindApp(cmd)
-	bindVersion(cmd, &flags)
-	cmd.Flags().BoolVar(&flags.Force, "force", false, "plan as deploy --force would")
+	bindVersion(cmd, &req)
+	cmd.Flags().BoolVar(&req.Force, "force", false, "plan as deploy --force would")
 	return cmd
 }
 
