@@ -127,6 +127,12 @@ func (p *Proxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (ch
 	if err != nil || seen.ready(l, block, generation) {
 		return false, err
 	}
+	if !seen.written || seen.mapErr != nil {
+		// Without it haproxy refuses even the configuration that it runs.
+		if err := makeMap(ctx, h, l, seen.shares(l)); err != nil {
+			return false, err
+		}
+	}
 	s, address, err := p.usable(ctx, h, l)
 	if err != nil {
 		return false, err

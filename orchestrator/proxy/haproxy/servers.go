@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,35 +65,35 @@ func (a admin) bring(ctx context.Context, app string, places []place) (rested []
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	before, err := a.conditions(ctx)
+	// The state before, the change and the state after come in one answer.
+	said, err := a.ask(ctx, slices.Concat([]string{showState}, set(app, "ready", places), []string{showState})...)
 	if err != nil {
 		return nil, err
 	}
+	_, said, _ = strings.Cut(said, stateHeader)
+	former, latter, _ := strings.Cut(said, stateHeader)
+	before, seen := parseConditions(former), parseConditions(latter)
 	for _, p := range places {
-		for _, s := range p.servers(app) {
-			if before[s].maint {
-				rested = append(rested, p)
-				break
-			}
+		if slices.ContainsFunc(p.servers(app), func(s string) bool { return before[s].maint }) {
+			rested = append(rested, p)
 		}
 	}
-	commands := set(app, "ready", rested)
 	for {
-		seen, err := a.conditions(ctx, commands...)
-		if err != nil && ctx.Err() == nil {
-			return rested, err
-		}
 		missing, alive := absent(app, places, seen)
-		if err == nil && len(missing) == 0 {
+		if len(missing) == 0 {
 			return rested, nil
 		}
-		commands = nil
 		select {
 		case <-ctx.Done():
 		case <-time.After(50 * time.Millisecond):
+			if said, err = a.ask(ctx, showState); err == nil {
+				seen = parseConditions(said)
+			} else if ctx.Err() == nil {
+				return rested, err
+			}
 			continue
 		}
-		if err == nil && alive && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if alive && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return rested, nil
 		}
 		return rested, failed(a.host, "bring up "+app, plugins.Unavailable, fmt.Errorf("haproxy sees %s down: %w", strings.Join(missing, ", "), ctx.Err()))
@@ -117,16 +118,12 @@ func absent(app string, places []place, seen map[string]condition) (missing []st
 	return missing, alive
 }
 
-// conditions runs commands and then asks for all replicas.
-func (a admin) conditions(ctx context.Context, commands ...string) (map[string]condition, error) {
-	said, err := a.ask(ctx, append(commands, "show servers state")...)
-	if err != nil {
-		return nil, err
-	}
-	return parseConditions(said), nil
-}
+const (
+	showState   = "show servers state"
+	stateHeader = "# be_id" // begins each answer to it
+)
 
-// parseConditions reads what show servers state says, after other answers.
+// parseConditions reads what show servers state says.
 func parseConditions(said string) map[string]condition {
 	const running, byCommand, byConfig = "2", 0x01, 0x04
 	found := map[string]condition{}
