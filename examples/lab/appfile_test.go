@@ -33,7 +33,7 @@ stable = "1s"
 		{"of the file, new", "runtime", `"podman"`, "# The shop.\n", "runtime = \"podman\"\n# The shop.\n"},
 		{"of a table", "container.port", "80", "port = 8080", "port = 80"},
 		{"of a table, new", "container.replicas", "2", "[container]\n", "[container]\nreplicas = 2\n"},
-		{"of a new table", "rollout.canary", "[10, 50]", "stable = \"1s\"\n", "stable = \"1s\"\n\n[rollout]\ncanary = [10, 50]\n"},
+		{"of a new table", "rollout.canary", `["10%", "50%"]`, "stable = \"1s\"\n", "stable = \"1s\"\n\n[rollout]\ncanary = [\"10%\", \"50%\"]\n"},
 		{"over several lines", "test.checks", "[{ tcp = 1 }]", "checks = [\n  { http = \"/up\" },\n]\n", "checks = [{ tcp = 1 }]\n"},
 		{"taken away", "container.port", "", "port = 8080\n", ""},
 		{"taken away, several lines", "test.checks", "", "checks = [\n  { http = \"/up\" },\n]\n", ""},
@@ -69,8 +69,8 @@ func TestAppFileIsThatOfTheLab(t *testing.T) {
 		{"hosts with HAProxy", withProxy(HAProxy), []func(string) string{nil}, []string{`type = "haproxy"`}, []string{`"nginx"`, "hosts = \"lb\""}},
 		{
 			"load balancers", balanced(HAProxy),
-			[]func(string) string{Set("container.replicas", "2"), Set("rollout.canary", "[10]")},
-			[]string{`type = "haproxy"`, `hosts = "lb"`, `hosts = "web"`, "replicas = 2", "[rollout]", "canary = [10]"},
+			[]func(string) string{Set("container.replicas", "2"), Set("rollout.canary", `["10%"]`)},
+			[]string{`type = "haproxy"`, `hosts = "lb"`, `hosts = "web"`, "replicas = 2", "[rollout]", `canary = ["10%"]`},
 			nil,
 		},
 		{
