@@ -352,6 +352,7 @@ func TestTheSiteOfTealServes(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	l := app(t, "shop")
+	l.Members[0].Stable = netip.AddrPortFrom(netip.IPv6Loopback(), port(t))
 	at, at6 := loopback(port(t)), netip.AddrPortFrom(netip.IPv6Loopback(), port(t))
 	l.Site = &proxy.Site{Listen: []netip.AddrPort{at, at6}}
 	prepare(t, d, l, true)
