@@ -15,7 +15,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -s -w -X github.com/teal-deploy/teal/cmd/internal/cli.version=$(VERSION)
 
 # What the lab and the tests run as real parts: program, package.
-PARTS := /usr/sbin/sshd:openssh-server /usr/sbin/nginx:nginx-light /usr/sbin/dockerd:docker.io \
+PARTS := /usr/sbin/sshd:openssh-server /usr/sbin/nginx:nginx-light /usr/sbin/haproxy:haproxy /usr/sbin/dockerd:docker.io \
 	/usr/bin/docker-registry:docker-registry /usr/bin/busybox:busybox-static /usr/sbin/ip:iproute2 \
 	/usr/sbin/iptables:iptables /usr/bin/git:git /usr/bin/ssh:openssh-client /usr/bin/htpasswd:apache2-utils \
 	/usr/bin/sudo:sudo /usr/bin/nsenter:util-linux /usr/sbin/useradd:passwd
@@ -55,8 +55,11 @@ generate: ## the wire code of the plugins, which is committed
 bench: ## ratios within one run, never a verdict
 	go test -run '^$$' -bench . -benchmem ./...
 
-demo: deps build ## two releases, a rollback and real load on two hosts of a lab
-	go run ./examples/lab/cmd/teal-lab demo -teal $(BIN)/teal
+PROXY ?= nginx
+LB    ?= 0
+
+demo: deps build ## two releases, a rollback and real load on two hosts of a lab; PROXY=haproxy LB=2 for two load balancers
+	go run ./examples/lab/cmd/teal-lab demo -teal $(BIN)/teal -proxy $(PROXY) -lb $(LB)
 
 deps: ## install the real parts that are missing
 	@missing=(); for p in $(PARTS); do [ -e $${p%%:*} ] || missing+=($${p#*:}); done; \

@@ -261,6 +261,16 @@ func (h *fakeHost) slot(which string) proxy.Slot {
 
 func (h *fakeHost) setRoute(which, member string, s proxy.Share) error {
 	next := h.route(".new", member)
+	if which == "live" {
+		h.mu.Lock()
+		if h.told == nil {
+			h.told = map[string][]proxy.Share{}
+		}
+		if s != proxy.Off {
+			h.told[member] = append(h.told[member], s)
+		}
+		h.mu.Unlock()
+	}
 	return cmp.Or(os.WriteFile(next, fmt.Appendln(nil, int(s)), 0o600), os.Rename(next, h.route(which, member)))
 }
 
@@ -300,7 +310,12 @@ func (fakeProxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (c
 func (fakeProxy) Observe(ctx context.Context, h plugins.Host, l proxy.Layout) (o proxy.Observation, err error) {
 	c := on(h)
 	err = c.call(ctx, "ask", func(context.Context) error {
-		o = proxy.Observation{Disk: proxy.Route{}, Live: proxy.Route{}}
+		layout, err := json.Marshal(l)
+		if err != nil {
+			return err
+		}
+		had, _ := os.ReadFile(filepath.Join(c.host.dir, "proxy", "layout"))
+		o = proxy.Observation{Outdated: string(had) != string(layout), Disk: proxy.Route{}, Live: proxy.Route{}}
 		for _, m := range l.Members {
 			if share, known := c.host.share("disk", m.Name); known {
 				o.Prepared, o.Disk[m.Name] = true, share

@@ -40,12 +40,13 @@ type fakeHost struct {
 	mu       sync.Mutex
 	calls    []string
 	fault    *fault
-	refused  bool                 // refuses new connections
-	answers  int                  // status of the public listener
-	sick     func(id string) bool // green fails its tests
-	ran      []string             // lines of install
-	wrong    []string             // what did not hold
-	watching bool                 // a release has served: from then on one always does
+	refused  bool                     // refuses new connections
+	answers  int                      // status of the public listener
+	sick     func(id string) bool     // green fails its tests
+	ran      []string                 // lines of install
+	wrong    []string                 // what did not hold
+	told     map[string][]proxy.Share // what its proxy did with each member, in order
+	watching bool                     // a release has served: from then on one always does
 }
 
 // A fault is what happens at one call.

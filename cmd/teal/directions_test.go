@@ -47,8 +47,8 @@ var owners = []struct {
 }{
 	{"github.com/hashicorp/go-plugin", []string{"plugins/internal/wire", "plugins/sdk", "plugins/loader"}},
 	{"github.com/hashicorp/go-hclog", []string{"plugins/sdk", "plugins/loader"}},
-	{"google.golang.org/grpc", []string{"plugins/internal/wire", "plugins/sdk", "plugins/loader"}},
-	{"google.golang.org/protobuf", []string{"plugins/internal/wire", "plugins/sdk", "plugins/loader"}},
+	{"google.golang.org/grpc", []string{"plugins/internal/wire", "plugins/sdk", "plugins/loader", "examples"}},
+	{"google.golang.org/protobuf", []string{"plugins/internal/wire", "plugins/sdk", "plugins/loader", "examples/internal/counter"}},
 	{"golang.org/x/crypto/ssh", []string{"orchestrator/remote"}},
 	{"github.com/pkg/sftp", []string{"orchestrator/remote"}},
 	{"github.com/skeema/knownhosts", []string{"orchestrator/remote"}},

@@ -27,7 +27,7 @@ func (f *fleet) killAt(sig syscall.Signal, is func(event) bool, args ...string) 
 }
 
 func TestTealMayDieAtAnyStep(t *testing.T) {
-	f := newFleet(t, 1, quick)
+	f := newFleet(t, hosts(1), quick)
 	f.deploy("1")
 	s := f.stress(light(), 5*time.Minute)
 	serving := "1"
@@ -79,7 +79,7 @@ func TestTealMayDieAtAnyStep(t *testing.T) {
 }
 
 func TestInterruptBeforeTheSwitchLeavesNothing(t *testing.T) {
-	f := newFleet(t, 1, quick)
+	f := newFleet(t, hosts(1), quick)
 	f.deploy("1")
 	f.publish("2", "slow-start 5")
 	e := f.killAt(syscall.SIGINT, func(e event) bool { return e.Step == "test" }, "deploy", "--version", "2")
@@ -93,7 +93,7 @@ func TestInterruptBeforeTheSwitchLeavesNothing(t *testing.T) {
 }
 
 func TestSecondDeploymentSaysWhoHoldsTheLock(t *testing.T) {
-	f := newFleet(t, 1, quick)
+	f := newFleet(t, hosts(1), quick)
 	f.deploy("1")
 	f.publish("2", "slow-start 3")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -116,7 +116,7 @@ func TestSecondDeploymentSaysWhoHoldsTheLock(t *testing.T) {
 }
 
 func TestCutCableFreesTheLock(t *testing.T) {
-	f := newFleet(t, 1, quick)
+	f := newFleet(t, hosts(1), quick)
 	f.deploy("1")
 	f.publish("2", "slow-start 6")
 	h := f.Host(1)
@@ -150,7 +150,7 @@ func TestCutCableFreesTheLock(t *testing.T) {
 }
 
 func TestRebootInTheMiddleOfTheDrain(t *testing.T) {
-	f := newFleet(t, 1, func(text string) string {
+	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "30s"`, 1)
 	})
 	f.deploy("1")
@@ -169,7 +169,7 @@ func TestRebootInTheMiddleOfTheDrain(t *testing.T) {
 
 func TestSecretsStayOutOfSight(t *testing.T) {
 	const secret = "s3cr3t \"quoted\" $(id) ; `x`" + "\\ end"
-	f := newFleet(t, 1, func(text string) string {
+	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), "[container]",
 			"[container]\nenv = { NASTY = '''a \"b\" $(id); `c` \\ d''' }\nsecrets = { TOKEN = { env = \"SHOP_TOKEN\" } }", 1)
 	})

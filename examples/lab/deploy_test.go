@@ -19,7 +19,7 @@ func quick(text string) string {
 }
 
 func TestDeploymentsUnderLoadLoseNothing(t *testing.T) {
-	f := newFleet(t, 2, quick)
+	f := newFleet(t, hosts(2), quick)
 	f.publish("0", "")
 	f.must(f.run(nil, "deploy", "--version", "0"))
 	s := f.stress(load.Mix(), 5*time.Minute)
@@ -42,7 +42,7 @@ func TestDeploymentsUnderLoadLoseNothing(t *testing.T) {
 }
 
 func TestFiftySwitchesUnderLoadLoseNothing(t *testing.T) {
-	f := newFleet(t, 1, func(text string) string {
+	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "1m"`, 1)
 	})
 	f.deploy("1")
@@ -68,7 +68,7 @@ func TestBlueLeavesOnTime(t *testing.T) {
 	env := func(mode string) func(string) string {
 		return replace("[container]", "[container]\nenv = { MODE = \""+mode+"\" }")
 	}
-	f := newFleet(t, 1, env("old"))
+	f := newFleet(t, hosts(1), env("old"))
 	f.deploy("1")
 	f.edit(env("new"))
 	e := f.deploy("2")
@@ -118,7 +118,7 @@ func TestBlueLeavesOnTime(t *testing.T) {
 }
 
 func TestOpenConnectionsEndWithDrainMax(t *testing.T) {
-	f := newFleet(t, 1, func(text string) string {
+	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), `max = "2m"`, `max = "8s"`, 1)
 	})
 	f.deploy("1")
@@ -140,7 +140,7 @@ func TestOpenConnectionsEndWithDrainMax(t *testing.T) {
 }
 
 func TestOpenConnectionsKeepBlueUntilTheirEnd(t *testing.T) {
-	f := newFleet(t, 1, func(text string) string {
+	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.NewReplacer(`delay = "2s"`, `delay = "2s"`, `max = "2m"`, `max = "15s"`).Replace(quick(text))
 	})
 	f.deploy("1")
@@ -157,7 +157,7 @@ func TestOpenConnectionsKeepBlueUntilTheirEnd(t *testing.T) {
 }
 
 func TestInstantRollbackIsWatchedToItsEnd(t *testing.T) {
-	f := newFleet(t, 1, func(text string) string {
+	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "5s"`, 1)
 	})
 	f.deploy("1")
@@ -180,7 +180,7 @@ func TestInstantRollbackIsWatchedToItsEnd(t *testing.T) {
 }
 
 func TestWorkerNeedsNoProxy(t *testing.T) {
-	f := newFleet(t, 1, func(text string) string {
+	f := newFleet(t, hosts(1), func(text string) string {
 		before, _, _ := strings.Cut(text, "[code]")
 		return before + `[container]
 command = ["/bin/busybox", "sleep", "1000"]

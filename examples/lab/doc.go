@@ -1,9 +1,12 @@
 // Package lab makes real hosts on one Linux machine, for tests and for the
 // demonstration.
 //
-// A host is what a rented server is to teal: an address that answers SSH, an
-// nginx, a Docker Engine of its own, a login user with sudo, a disk that
-// outlives a power loss, and a cable that can be pulled. It is made of
+// A host is what a rented server is to teal: an address that answers SSH, a
+// proxy (nginx or HAProxy), a Docker Engine of its own, a login user with sudo,
+// a disk that outlives a power loss, and a cable that can be pulled. With load
+// balancers these run the proxy in the place of the other hosts, and no engine.
+// Whoever wants to see the worst kills, restarts or freezes a host's proxy and
+// fills its disk. A host is made of
 // network, mount, pid, uts, ipc and cgroup namespaces over an overlay of the
 // machine's own root, so it starts in about a second and costs about as much
 // memory as its programs do. Process 1 of each host is the program that made

@@ -17,7 +17,7 @@ func light() map[load.Class]int {
 }
 
 func TestBadReleasesLeaveBlueServing(t *testing.T) {
-	f := newFleet(t, 2, quick)
+	f := newFleet(t, hosts(2), quick)
 	f.deploy("good")
 	s := f.stress(light(), 5*time.Minute)
 	for _, tt := range []struct {
@@ -115,7 +115,7 @@ func (f *fleet) occupy(host int) func() {
 }
 
 func TestGreenThatDiesInTheDrainWindowMeansBackToBlue(t *testing.T) {
-	f := newFleet(t, 2, func(text string) string {
+	f := newFleet(t, hosts(2), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "10s"`, 1)
 	})
 	f.deploy("good")

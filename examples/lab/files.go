@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -35,15 +36,19 @@ AcceptEnv LANG LC_*
 Subsystem sftp /usr/lib/openssh/sftp-server
 `
 
-// addUser makes a user ($1) with a shell ($2), a home ($3) and, when there is
-// a $4, that supplementary group. Nobody can log in with a password.
+// addUser makes a user ($1) with a shell ($2), a home ($3) and the
+// supplementary groups that follow. Nobody can log in with a password.
 const addUser = `set -e
-if [ -n "$4" ]; then getent group "$4" >/dev/null || groupadd "$4"; fi
-getent passwd "$1" >/dev/null || useradd --user-group --no-log-init --no-create-home "$1"
-mkdir -p "$3"
-usermod --home "$3" --shell "$2" --password '*' "$1"
-if [ -n "$4" ]; then usermod --append --groups "$4" "$1"; fi
-chown "$1:" "$3"`
+user=$1 shell=$2 home=$3
+shift 3
+getent passwd "$user" >/dev/null || useradd --user-group --no-log-init --no-create-home "$user"
+mkdir -p "$home"
+usermod --home "$home" --shell "$shell" --password '*' "$user"
+for group; do
+	getent group "$group" >/dev/null || groupadd "$group"
+	usermod --append --groups "$group" "$user"
+done
+chown "$user:" "$home"`
 
 // emptyDirs are folders of the machine that a host starts without.
 func emptyDirs() []string {
@@ -74,12 +79,24 @@ func (l *Lab) commonFiles(h *Host, hostKey string) []file {
 	}
 }
 
-// hostOrder is what an ordinary host is made of.
+// order is what a host is made of.
+func (l *Lab) order(h *Host, hostKey string) *order {
+	if h == l.services {
+		return l.servicesOrder(h, hostKey)
+	}
+	return l.hostOrder(h, hostKey)
+}
+
+// hostOrder is what an ordinary host or a load balancer is made of.
 func (l *Lab) hostOrder(h *Host, hostKey string) *order {
 	home := "/home/" + loginUser
+	user := command{Argv: []string{"sh", "-c", addUser, "lab", loginUser, "/bin/bash", home, "docker"}}
+	if h.proxy() == HAProxy {
+		user.Argv = append(user.Argv, haproxyGroup)
+	}
 	o := &order{
 		Setup: []command{
-			{Argv: []string{"sh", "-c", addUser, "lab", loginUser, "/bin/bash", home, "docker"}},
+			user,
 			{Argv: []string{"install", "-d", "-m", "0700", "-o", loginUser, "-g", loginUser, home + "/.ssh"}},
 		},
 		Files: append(
@@ -89,13 +106,13 @@ func (l *Lab) hostOrder(h *Host, hostKey string) *order {
 		),
 		Services: []service{
 			{Name: "sshd", Argv: []string{"/usr/sbin/sshd", "-D", "-e"}, Restart: true},
-			{Name: "nginx", Argv: []string{"/usr/sbin/nginx"}},
 		},
 	}
+	o.addProxy(h.proxy())
 	if l.config.SudoPassword != "" {
 		o.Setup = append(o.Setup, command{Argv: []string{"chpasswd"}, Stdin: loginUser + ":" + l.config.SudoPassword + "\n"})
 	}
-	if l.config.Engine == Docker {
+	if h.engine() == Docker {
 		o.Files = append(o.Files, file{Path: "/etc/docker/daemon.json", Text: engineConfig(l.Registry())})
 		o.Services = append(o.Services, service{
 			Name:    "dockerd",
@@ -110,7 +127,7 @@ func (l *Lab) hostOrder(h *Host, hostKey string) *order {
 func (l *Lab) servicesOrder(h *Host, hostKey string) *order {
 	o := &order{
 		Setup: []command{
-			{Argv: []string{"sh", "-c", addUser, "lab", gitUser, "/usr/bin/git-shell", gitHome, ""}},
+			{Argv: []string{"sh", "-c", addUser, "lab", gitUser, "/usr/bin/git-shell", gitHome}},
 			{Argv: []string{"install", "-d", "-m", "0700", "-o", gitUser, "-g", gitUser, gitHome + "/.ssh"}},
 		},
 		Files: append(
@@ -179,20 +196,28 @@ func knownHosts(hosts []*Host, publicKeys map[string]string) string {
 	return b.String()
 }
 
-// inventoryFile is an inventory of the hosts, as teal reads it.
-func inventoryFile(dir string, hosts []*Host) string {
+// inventoryFile is an inventory of the hosts, as teal reads it: the group web
+// and, when there are load balancers, the group lb.
+func inventoryFile(dir string, hosts, balancers []*Host) string {
 	var b strings.Builder
+	fmt.Fprintf(&b, "[ssh]\nuser = %q\nidentity = [%q]\nknown_hosts = [%q]\nbecome = \"sudo\"\n",
+		loginUser, filepath.Join(dir, "id"), filepath.Join(dir, "known_hosts"))
+	fmt.Fprintf(&b, "\n[groups.web]\nhosts = [%s]\n", quotedNames(hosts))
+	if len(balancers) > 0 {
+		fmt.Fprintf(&b, "\n[groups.lb]\nhosts = [%s]\n", quotedNames(balancers))
+	}
+	for _, h := range slices.Concat(hosts, balancers) {
+		fmt.Fprintf(&b, "\n[hosts.%s]\naddress = %q\n", h.Name, h.Addr)
+	}
+	return b.String()
+}
+
+func quotedNames(hosts []*Host) string {
 	names := make([]string, 0, len(hosts))
 	for _, h := range hosts {
 		names = append(names, strconv.Quote(h.Name))
 	}
-	fmt.Fprintf(&b, "[ssh]\nuser = %q\nidentity = [%q]\nknown_hosts = [%q]\nbecome = \"sudo\"\n",
-		loginUser, filepath.Join(dir, "id"), filepath.Join(dir, "known_hosts"))
-	fmt.Fprintf(&b, "\n[groups.web]\nhosts = [%s]\n", strings.Join(names, ", "))
-	for _, h := range hosts {
-		fmt.Fprintf(&b, "\n[hosts.%s]\naddress = %q\n", h.Name, h.Addr)
-	}
-	return b.String()
+	return strings.Join(names, ", ")
 }
 
 // sshConfig is a configuration for the ssh program: ssh -F DIR/ssh_config h1.

@@ -3,7 +3,9 @@
 package lab
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +24,14 @@ func twoHosts() *Lab {
 	return l
 }
 
+// balanced is such a lab with load balancers.
+func balanced(proxy string) *Lab {
+	l := twoHosts()
+	l.config.Proxy = proxy
+	l.balancers = []*Host{l.newHost("lb1", addrAt(l.network, 211)), l.newHost("lb2", addrAt(l.network, 212))}
+	return l
+}
+
 func TestFilesForTheOperator(t *testing.T) {
 	l := twoHosts()
 	keys := map[string]string{"h1": "ssh-ed25519 AAA1 lab\n", "h2": "ssh-ed25519 AAA2 lab\n", "services": "ssh-ed25519 AAA3 lab\n"}
@@ -30,7 +40,7 @@ func TestFilesForTheOperator(t *testing.T) {
 10.46.3.12,h2 ssh-ed25519 AAA2
 10.46.3.2,services ssh-ed25519 AAA3
 `},
-		{"inventory", inventoryFile("/var/lab", l.hosts), `[ssh]
+		{"inventory", inventoryFile("/var/lab", l.hosts, l.balancers), `[ssh]
 user = "deploy"
 identity = ["/var/lab/id"]
 known_hosts = ["/var/lab/known_hosts"]
@@ -44,6 +54,27 @@ address = "10.46.3.11"
 
 [hosts.h2]
 address = "10.46.3.12"
+`},
+		{"inventory with load balancers", inventoryFile("/var/lab", l.hosts[:1], balanced(Nginx).balancers), `[ssh]
+user = "deploy"
+identity = ["/var/lab/id"]
+known_hosts = ["/var/lab/known_hosts"]
+become = "sudo"
+
+[groups.web]
+hosts = ["h1"]
+
+[groups.lb]
+hosts = ["lb1", "lb2"]
+
+[hosts.h1]
+address = "10.46.3.11"
+
+[hosts.lb1]
+address = "10.46.3.211"
+
+[hosts.lb2]
+address = "10.46.3.212"
 `},
 		{"ssh_config", sshConfig("/var/lab", l.hosts, l.services), `Host h1 10.46.3.11
   HostName 10.46.3.11
@@ -108,26 +139,64 @@ auth:
 	}
 }
 
-func TestOrderHasWhatTheConfigurationAsksFor(t *testing.T) {
-	names := func(o *order) (all []string) {
-		for _, s := range o.Services {
-			all = append(all, s.Name)
+func TestEveryKindOfHostRunsWhatItIsFor(t *testing.T) {
+	bare := func(proxy string) *Lab {
+		l := twoHosts()
+		l.config.Engine, l.config.Proxy = "", proxy
+		return l
+	}
+	tests := []struct {
+		name string
+		lab  *Lab
+		host string
+		want []string
+	}{
+		{"a host", twoHosts(), "h1", []string{"sshd", "nginx", "dockerd"}},
+		{"a host without an engine", bare(Nginx), "h2", []string{"sshd", "nginx"}},
+		{"a host with HAProxy", bare(HAProxy), "h2", []string{"sshd", "haproxy"}},
+		{"a host without a proxy", bare(NoProxy), "h1", []string{"sshd"}},
+		{"a host behind load balancers", balanced(HAProxy), "h1", []string{"sshd", "dockerd"}},
+		{"a load balancer of nginx", balanced(""), "lb1", []string{"sshd", "nginx"}},
+		{"a load balancer of HAProxy", balanced(HAProxy), "lb2", []string{"sshd", "haproxy"}},
+		{"the services", balanced(HAProxy), "services", []string{"sshd", "registry"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := tt.lab.Lookup(tt.host)
+			if h == nil {
+				t.Fatalf("no host %s", tt.host)
+			}
+			o := tt.lab.order(h, "key")
+			var got []string
+			for _, s := range o.Services {
+				got = append(got, s.Name)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+			ofHAProxy := slices.ContainsFunc(o.Files, func(f file) bool { return f.Path == haproxyFile })
+			inGroup := slices.ContainsFunc(o.Setup, func(c command) bool { return slices.Contains(c.Argv, haproxyGroup) })
+			if want := slices.Contains(got, "haproxy"); ofHAProxy != want || inGroup != want {
+				t.Errorf("configuration of HAProxy %t, user in its group %t; want %t", ofHAProxy, inGroup, want)
+			}
+		})
+	}
+}
+
+func TestFrontsAreWhereTheProxiesRun(t *testing.T) {
+	plain, none := twoHosts(), twoHosts()
+	none.config.Proxy = NoProxy
+	for want, l := range map[string]*Lab{"[h1 h2]": plain, "[lb1 lb2]": balanced(HAProxy), "[]": none} {
+		if got := fmt.Sprint(l.Fronts()); got != want {
+			t.Errorf("fronts are %s, want %s", got, want)
 		}
-		return all
 	}
+}
+
+func TestPasswordsAreOnNoCommandLine(t *testing.T) {
 	l := twoHosts()
-	if diff := cmp.Diff([]string{"sshd", "nginx", "dockerd"}, names(l.hostOrder(l.Host(1), "key"))); diff != "" {
-		t.Error(diff)
-	}
-	if diff := cmp.Diff([]string{"sshd", "registry"}, names(l.servicesOrder(l.Services(), "key"))); diff != "" {
-		t.Error(diff)
-	}
-	l.config.Engine, l.config.SudoPassword = "", "secret"
-	plain := l.hostOrder(l.Host(1), "key")
-	if diff := cmp.Diff([]string{"sshd", "nginx"}, names(plain)); diff != "" {
-		t.Error(diff)
-	}
-	for _, c := range plain.Setup {
+	l.config.SudoPassword = "secret"
+	for _, c := range l.hostOrder(l.Host(1), "key").Setup {
 		if strings.Contains(strings.Join(c.Argv, " "), "secret") {
 			t.Errorf("a password on a command line: %q", c.Argv)
 		}
@@ -203,10 +272,11 @@ func TestInitLeavesOrdinaryProgramsAlone(t *testing.T) {
 }
 
 func TestProcessIsKnownByItsStartTime(t *testing.T) {
-	_, began, err := stat(1)
+	s, err := statIn("/proc", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	began := s.began
 	if p := (&process{PID: 1, Start: began}); !p.alive() {
 		t.Error("process 1 of the machine is not alive")
 	}

@@ -51,33 +51,31 @@ var buildTeal = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// newFleet starts hosts with the shop's image 1 in the registry. Releases
-// differ by their code. change edits the app file.
-func newFleet(t *testing.T, hosts int, change func(string) string) *fleet {
+// hosts is a lab of hosts that run an nginx each.
+func hosts(n int) lab.Config { return lab.Config{Hosts: n} }
+
+// newFleet starts a lab with engines, and the shop's image 1 in its registry.
+// Releases differ by their code. Changes edit the app file.
+func newFleet(t *testing.T, c lab.Config, changes ...func(string) string) *fleet {
 	t.Helper()
 	program, err := buildTeal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := start(t, lab.Config{Hosts: hosts, Engine: lab.Docker, Services: true})
+	c.Engine, c.Services = lab.Docker, true
+	l := start(t, c)
 	if _, err := l.PushImage(t.Context(), "1"); err != nil {
 		t.Fatal(err)
 	}
 	f := &fleet{Lab: l, t: t, teal: program, state: t.TempDir()}
-	f.edit(change)
+	f.edit(changes...)
 	return f
 }
 
 // edit writes the app file anew.
-func (f *fleet) edit(change func(string) string) {
+func (f *fleet) edit(changes ...func(string) string) {
 	f.t.Helper()
-	path, err := f.AppFile(func(text string) string {
-		text = strings.Replace(text, "shop:${version}", "shop:1", 1)
-		if change != nil {
-			text = change(text)
-		}
-		return text
-	})
+	path, err := f.AppFile(append([]func(string) string{replace("shop:${version}", "shop:1")}, changes...)...)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -254,35 +252,44 @@ func (f *fleet) serves(h *lab.Host) string {
 
 // A stress is load that runs until it is stopped.
 type stress struct {
+	shared bool // through load balancers, behind which any host may answer
 	rec    *load.Recorder
 	cancel context.CancelFunc
 	done   chan error
 }
 
-// stress puts clients on all hosts.
+// stress puts clients on all hosts that run a proxy.
 func (f *fleet) stress(clients map[load.Class]int, limit time.Duration, change ...func(*load.Config)) *stress {
 	f.t.Helper()
 	c := load.Config{Net: f.Network(), Clients: clients, Duration: limit, Transfer: 3 * time.Second}
-	for _, h := range f.Hosts() {
+	for _, h := range f.Fronts() {
 		c.Hosts = append(c.Hosts, load.Host{Name: h.Name, Addr: netip.AddrPortFrom(h.Addr, 80)})
 	}
 	for _, edit := range change {
 		edit(&c)
 	}
 	ctx, cancel := context.WithCancel(f.t.Context())
-	s := &stress{rec: &load.Recorder{}, cancel: cancel, done: make(chan error, 1)}
+	s := &stress{shared: len(f.Balancers()) > 0, rec: &load.Recorder{}, cancel: cancel, done: make(chan error, 1)}
 	go func() { s.done <- load.Run(ctx, c, s.rec) }()
 	f.t.Cleanup(cancel)
 	return s
 }
 
 // switched notes the switches of a run, from which on the former release must
-// not answer.
+// not answer: on a host from its switch on, through load balancers from the
+// last one on.
 func (s *stress) switched(e ended) {
+	var all []load.Switch
 	for _, h := range e.result.Hosts {
 		if !h.SwitchedAt.IsZero() {
-			s.rec.Switched(load.Switch{Host: h.Host, Release: h.Version, Began: e.events[0].Time, Confirmed: h.SwitchedAt})
+			all = append(all, load.Switch{Host: h.Host, Release: h.Version, Began: e.events[0].Time, Confirmed: h.SwitchedAt})
 		}
+	}
+	if s.shared && len(all) > 0 {
+		all = []load.Switch{load.Together(all)}
+	}
+	for _, one := range all {
+		s.rec.Switched(one)
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 // A Host is one host of a lab. Its methods may be called at the same time by
 // several goroutines.
 type Host struct {
-	Name string     // h1, h2, …, services
+	Name string     // h1, h2, …, lb1, lb2, …, services
 	Addr netip.Addr // as the machine and all other hosts reach it
 
 	lab  *Lab
@@ -118,11 +118,7 @@ func (h *Host) boot(ctx context.Context) error {
 	if err := plug(ctx, h.lab.hub.PID, p.PID, h.Addr, cut); err != nil {
 		return err
 	}
-	o := h.lab.hostOrder
-	if h == h.lab.services {
-		o = h.lab.servicesOrder
-	}
-	order := o(h, string(key))
+	order := h.lab.order(h, string(key))
 	order.Hostname = h.Name
 	order.Detached = h.lab.config.Detached
 	order.Cgroups = procs
@@ -271,11 +267,18 @@ func (h *Host) probe(ctx context.Context) error {
 	if h == h.lab.services {
 		return answers(ctx, "tcp", h.lab.Registry().String(), "/")
 	}
-	root := "/proc/" + strconv.Itoa(h.PID()) + "/root"
-	if err := runs(root, "/run/nginx.pid"); err != nil {
-		return err
+	root := h.root()
+	switch h.proxy() {
+	case Nginx:
+		if err := runs(root, nginxPID); err != nil {
+			return err
+		}
+	case HAProxy:
+		if err := commanded(ctx, root); err != nil {
+			return err
+		}
 	}
-	if h.lab.config.Engine == Docker {
+	if h.engine() == Docker {
 		return answers(ctx, "unix", root+"/run/docker.sock", "/_ping")
 	}
 	return nil

@@ -27,7 +27,7 @@ const (
 )
 
 // restartDelay is the pause before a service that ended is started again.
-const restartDelay = time.Second
+const restartDelay = 200 * time.Millisecond
 
 // self is the running program, also when its file has been removed.
 const self = "/proc/self/exe"

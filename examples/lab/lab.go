@@ -33,9 +33,11 @@ type Config struct {
 	// overlay). It must be absent or empty. Stop removes it.
 	Dir string `json:"dir"`
 
-	Hosts    int    `json:"hosts"`    // h1, h2, …; at most 200
-	Engine   string `json:"engine"`   // Docker, or "" for none
-	Services bool   `json:"services"` // a registry and git repositories
+	Hosts     int    `json:"hosts"`     // h1, h2, …; at most 200
+	Balancers int    `json:"balancers"` // lb1, lb2, …, which run the proxy in place of the hosts; at most 40
+	Proxy     string `json:"proxy"`     // Nginx, the default, HAProxy or NoProxy
+	Engine    string `json:"engine"`    // of the hosts: Docker, or "" for none; load balancers have none
+	Services  bool   `json:"services"`  // a registry and git repositories
 
 	// Prefix begins the names of the machine's link to the lab and of the
 	// control groups; at most 8 lower-case letters. Default: "teal".
@@ -62,6 +64,7 @@ type Lab struct {
 	link       string // the machine's end; the control groups' names begin with it
 	hub        *process
 	hosts      []*Host
+	balancers  []*Host
 	services   *Host // nil: none
 	publicKey  string
 	knownHosts string
@@ -71,12 +74,13 @@ type Lab struct {
 
 // state is the content of lab.json, from which another process knows the lab.
 type state struct {
-	Config   Config       `json:"config"`
-	Link     string       `json:"link"`
-	Network  netip.Prefix `json:"network"`
-	Hub      *process     `json:"hub"`
-	Hosts    []hostState  `json:"hosts"`
-	Services *hostState   `json:"services,omitempty"`
+	Config    Config       `json:"config"`
+	Link      string       `json:"link"`
+	Network   netip.Prefix `json:"network"`
+	Hub       *process     `json:"hub"`
+	Hosts     []hostState  `json:"hosts"`
+	Balancers []hostState  `json:"balancers,omitempty"`
+	Services  *hostState   `json:"services,omitempty"`
 }
 
 // Start starts a lab and waits until all its hosts are ready. When it cannot,
@@ -101,11 +105,20 @@ func check(c *Config) error {
 	if c.Prefix == "" {
 		c.Prefix = "teal"
 	}
+	if c.Proxy == "" {
+		c.Proxy = Nginx
+	}
 	switch {
 	case !filepath.IsAbs(c.Dir):
 		return fmt.Errorf("the folder %q is not absolute", c.Dir)
 	case c.Hosts < 0 || c.Hosts > maxHosts:
 		return fmt.Errorf("%d hosts: 0 to %d are possible", c.Hosts, maxHosts)
+	case c.Balancers < 0 || c.Balancers > maxBalancers:
+		return fmt.Errorf("%d load balancers: 0 to %d are possible", c.Balancers, maxBalancers)
+	case c.Proxy != Nginx && c.Proxy != HAProxy && c.Proxy != NoProxy:
+		return fmt.Errorf("unknown proxy %q", c.Proxy)
+	case c.Proxy == NoProxy && c.Balancers > 0:
+		return fmt.Errorf("%d load balancers, and no proxy for them to run", c.Balancers)
 	case c.Engine != "" && c.Engine != Docker:
 		return fmt.Errorf("unknown engine %q", c.Engine)
 	case !regexp.MustCompile(`^[a-z]{1,8}$`).MatchString(c.Prefix):
@@ -153,6 +166,9 @@ func (l *Lab) start(ctx context.Context) error {
 	}
 	for i := range l.config.Hosts {
 		l.hosts = append(l.hosts, l.newHost("h"+strconv.Itoa(i+1), addrAt(l.network, byte(firstHostAddr+i))))
+	}
+	for i := range l.config.Balancers {
+		l.balancers = append(l.balancers, l.newHost("lb"+strconv.Itoa(i+1), addrAt(l.network, byte(firstBalancerAddr+i))))
 	}
 	if l.config.Services {
 		l.services = l.newHost("services", addrAt(l.network, servicesAddr))
@@ -224,14 +240,17 @@ func (l *Lab) makeKeys(ctx context.Context, name string) error {
 
 // writeFiles writes what people and programs need to reach the hosts.
 func (l *Lab) writeFiles(ctx context.Context) error {
-	keys := map[string]string{}
-	for _, h := range l.all() {
+	err := l.each(func(h *Host) error {
 		if err := os.Mkdir(h.dir(), 0o700); err != nil {
 			return err
 		}
-		if err := l.makeKeys(ctx, filepath.Join(h.Name, "key")); err != nil {
-			return err
-		}
+		return l.makeKeys(ctx, filepath.Join(h.Name, "key"))
+	})
+	if err != nil {
+		return err
+	}
+	keys := map[string]string{}
+	for _, h := range l.all() {
 		key, err := os.ReadFile(l.path(h.Name, "key.pub"))
 		if err != nil {
 			return err
@@ -241,8 +260,8 @@ func (l *Lab) writeFiles(ctx context.Context) error {
 	l.knownHosts = knownHosts(l.all(), keys)
 	for name, text := range map[string]string{
 		"known_hosts":    l.knownHosts,
-		"ssh_config":     sshConfig(l.config.Dir, l.hosts, l.services),
-		"inventory.toml": inventoryFile(l.config.Dir, l.hosts),
+		"ssh_config":     sshConfig(l.config.Dir, slices.Concat(l.hosts, l.balancers), l.services),
+		"inventory.toml": inventoryFile(l.config.Dir, l.hosts, l.balancers),
 	} {
 		if err := os.WriteFile(l.path(name), []byte(text), 0o600); err != nil {
 			return err
@@ -269,6 +288,9 @@ func Open(dir string) (*Lab, error) {
 	}
 	for _, h := range s.Hosts {
 		l.hosts = append(l.hosts, l.openHost(h))
+	}
+	for _, h := range s.Balancers {
+		l.balancers = append(l.balancers, l.openHost(h))
 	}
 	if s.Services != nil {
 		l.services = l.openHost(*s.Services)
@@ -315,7 +337,7 @@ func (l *Lab) Stop(ctx context.Context) error {
 	return os.RemoveAll(l.config.Dir)
 }
 
-// each calls do for all hosts at once, the services host included.
+// each calls do for all hosts at once, load balancers and services included.
 func (l *Lab) each(do func(*Host) error) error {
 	var wg sync.WaitGroup
 	all := l.all()
@@ -328,10 +350,11 @@ func (l *Lab) each(do func(*Host) error) error {
 }
 
 func (l *Lab) all() []*Host {
-	if l.services == nil {
-		return l.hosts
+	all := slices.Concat(l.hosts, l.balancers)
+	if l.services != nil {
+		all = append(all, l.services)
 	}
-	return append(slices.Clip(l.hosts), l.services)
+	return all
 }
 
 // save writes the state file.
@@ -341,6 +364,9 @@ func (l *Lab) save() error {
 	s := state{Config: l.config, Link: l.link, Network: l.network, Hub: l.hub}
 	for _, h := range l.hosts {
 		s.Hosts = append(s.Hosts, h.state())
+	}
+	for _, h := range l.balancers {
+		s.Balancers = append(s.Balancers, h.state())
 	}
 	if l.services != nil {
 		of := l.services.state()
@@ -366,8 +392,8 @@ func (l *Lab) path(elem ...string) string {
 // root and deploy, and the services host for git.
 func (l *Lab) Dir() string { return l.config.Dir }
 
-// Inventory returns the path of an inventory of all hosts: group web, user
-// deploy, sudo.
+// Inventory returns the path of an inventory of all hosts: groups web and, with
+// load balancers, lb; user deploy, sudo.
 func (l *Lab) Inventory() string { return l.path("inventory.toml") }
 
 // AgentSocket returns the socket of an SSH agent that holds the lab's key.
@@ -385,11 +411,27 @@ func (l *Lab) Network() netip.Prefix { return l.network }
 // Hosts returns the ordinary hosts.
 func (l *Lab) Hosts() []*Host { return slices.Clip(l.hosts) }
 
+// Balancers returns the load balancers.
+func (l *Lab) Balancers() []*Host { return slices.Clip(l.balancers) }
+
+// Fronts returns the hosts that run a proxy, and so are where clients go: the
+// load balancers, or without any the ordinary hosts.
+func (l *Lab) Fronts() []*Host {
+	switch {
+	case l.config.Proxy == NoProxy:
+		return nil
+	case len(l.balancers) > 0:
+		return l.Balancers()
+	}
+	return l.Hosts()
+}
+
 // Host returns the host number i: Host(1) is h1. A number that no host has is
 // a mistake in the program, as an index out of range is.
 func (l *Lab) Host(i int) *Host { return l.hosts[i-1] }
 
-// Lookup returns the host of a name, services included, or nil.
+// Lookup returns the host of a name, load balancers and services included, or
+// nil.
 func (l *Lab) Lookup(name string) *Host {
 	for _, h := range l.all() {
 		if h.Name == name {

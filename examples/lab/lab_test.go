@@ -445,6 +445,10 @@ func TestStartRefusesWhatCannotWork(t *testing.T) {
 		{"a folder in use", lab.Config{Dir: full}, "not empty"},
 		{"too many hosts", lab.Config{Dir: t.TempDir(), Hosts: 201}, "0 to 200"},
 		{"an engine that is none", lab.Config{Dir: t.TempDir(), Engine: "podmann"}, "unknown engine"},
+		{"too many load balancers", lab.Config{Dir: t.TempDir(), Balancers: 41}, "0 to 40"},
+		{"fewer than none", lab.Config{Dir: t.TempDir(), Balancers: -1}, "-1 load balancers"},
+		{"load balancers of nothing", lab.Config{Dir: t.TempDir(), Balancers: 2, Proxy: lab.NoProxy}, "no proxy for them"},
+		{"a proxy that is none", lab.Config{Dir: t.TempDir(), Proxy: "caddy"}, "unknown proxy"},
 		{"a prefix that names no link", lab.Config{Dir: t.TempDir(), Prefix: "Lab-1"}, "lower-case"},
 		{"a network that is too small", lab.Config{Dir: t.TempDir(), Net: netip.MustParsePrefix("10.46.0.0/28")}, "256 addresses"},
 	}

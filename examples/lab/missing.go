@@ -24,9 +24,14 @@ func requirements(c Config) []requirement {
 		{"ssh", "openssh-client"},
 		{"ssh-agent", "openssh-client"},
 		{"sshd", "openssh-server"},
-		{"nginx", "nginx-light"},
 		{"sudo", "sudo"},
 		{"useradd", "passwd"},
+	}
+	switch c.Proxy {
+	case "", Nginx:
+		all = append(all, requirement{"nginx", "nginx-light"})
+	case HAProxy:
+		all = append(all, requirement{"haproxy", "haproxy"})
 	}
 	if c.Engine == Docker {
 		all = append(

@@ -19,6 +19,9 @@ const (
 	servicesAddr  = 2
 	firstHostAddr = 11
 	maxHosts      = 200
+
+	firstBalancerAddr = firstHostAddr + maxHosts
+	maxBalancers      = 40
 )
 
 // addrAt returns the address with this last byte.
@@ -76,7 +79,8 @@ func connectHub(ctx context.Context, hub int, prefix string, asked netip.Prefix)
 		if _, err := net.InterfaceByName(name); err == nil {
 			continue
 		}
-		err := ipBatch(ctx, 0, fmt.Sprintf("link add %s type veth peer name up0 netns %d", name, hub))
+		// Not cut short, so that it is known whose link there is afterwards.
+		err := ipBatch(context.WithoutCancel(ctx), 0, fmt.Sprintf("link add %s type veth peer name up0 netns %d", name, hub))
 		if err != nil {
 			if _, taken := net.InterfaceByName(name); taken == nil {
 				continue

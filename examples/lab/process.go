@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,10 +54,11 @@ func start(ctx context.Context, namespaces uintptr, log string) (*process, error
 	}
 	p := &process{PID: cmd.Process.Pid, line: w}
 	go func() { _ = cmd.Wait() }() // how it ended is in its log
-	_, p.Start, err = stat(p.PID)
+	s, err := statIn("/proc", p.PID)
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
+	p.Start = s.began
 	return p, nil
 }
 
@@ -101,22 +103,34 @@ func (p *process) alive() bool {
 	if p == nil || p.PID == 0 {
 		return false
 	}
-	state, began, err := stat(p.PID)
-	return err == nil && began == p.Start && state != "Z" && state != "X"
+	s, err := statIn("/proc", p.PID)
+	return err == nil && s.began == p.Start && s.state != "Z" && s.state != "X"
 }
 
-// stat reads the state and the start time of a process.
-func stat(pid int) (state string, began uint64, err error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+// A stat is what the kernel says of a process.
+type stat struct {
+	state  string // a letter: R, S, D, T, Z, X
+	parent int
+	began  uint64 // ticks since the machine's boot
+}
+
+// statIn reads it from a mounted /proc, which says whose counting the number is
+// of.
+func statIn(proc string, pid int) (stat, error) {
+	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
 	if err != nil {
-		return "", 0, err
+		return stat{}, err
 	}
 	// The name, in parentheses, may hold anything.
 	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	const startField = 19 // 22 of proc(5), counted after the name
+	const parentField, startField = 1, 19 // 4 and 22 of proc(5), counted after the name
 	if len(fields) <= startField {
-		return "", 0, fmt.Errorf("read the state of process %d: %q", pid, b)
+		return stat{}, fmt.Errorf("read the state of process %d: %q", pid, b)
 	}
-	began, err = strconv.ParseUint(fields[startField], 10, 64)
-	return fields[0], began, err
+	s := stat{state: fields[0]}
+	if s.parent, err = strconv.Atoi(fields[parentField]); err != nil {
+		return stat{}, err
+	}
+	s.began, err = strconv.ParseUint(fields[startField], 10, 64)
+	return s, err
 }

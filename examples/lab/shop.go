@@ -23,20 +23,6 @@ const shopRepository = "shop"
 // errNoServices says that the lab was started without a services host.
 var errNoServices = errors.New("the lab has no services host")
 
-// AppFile writes the shop's teal.toml for this lab and returns its path. change
-// may replace its text; nil leaves it.
-func (l *Lab) AppFile(change func(string) string) (string, error) {
-	text, err := shop.AppFile(l.Registry().String(), l.RepositoryURL(shopRepository))
-	if err != nil {
-		return "", err
-	}
-	if change != nil {
-		text = change(text)
-	}
-	path := l.path("teal.toml")
-	return path, os.WriteFile(path, []byte(text), 0o600)
-}
-
 // RepositoryURL returns the URL of a repository of the services host, by which
 // the machine and all hosts reach it.
 func (l *Lab) RepositoryURL(name string) string {

@@ -18,6 +18,7 @@ import (
 	"github.com/teal-deploy/teal/inventory"
 	"github.com/teal-deploy/teal/orchestrator"
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/haproxy"
 	"github.com/teal-deploy/teal/orchestrator/proxy/nginx"
 	"github.com/teal-deploy/teal/orchestrator/remote"
 	"github.com/teal-deploy/teal/orchestrator/spec"
@@ -299,6 +300,8 @@ func (o *options) session() *session {
 			switch kind {
 			case "nginx":
 				return &nginx.Proxy{}, nil
+			case "haproxy":
+				return &haproxy.Proxy{}, nil
 			default:
 				return nil, fmt.Errorf("no proxy is called %q", kind)
 			}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"google.golang.org/grpc"
 
 	"github.com/teal-deploy/teal/examples/internal/websocket"
 )
@@ -45,9 +48,16 @@ type client struct {
 	host     Host
 	class    Class
 	transfer time.Duration
+	roots    *x509.CertPool
 
+	posts  bool // HTTP/2 has posted last
+	reused bool // the exchange goes over a connection that has served before
+
+	// The connection, by what is spoken: bytes, HTTP/2, gRPC.
 	conn net.Conn
 	r    *bufio.Reader
+	web  *http.Transport
+	rpc  *grpc.ClientConn
 }
 
 // an exchange is one request with its answer. It returns the release that has
@@ -68,6 +78,16 @@ func exchangeOf(class Class) (exchange, error) {
 		return (*client).upload, nil
 	case WebSocket:
 		return (*client).socket, nil
+	case HTTP2:
+		return (*client).http2, nil
+	case GRPC:
+		return (*client).order, nil
+	case GRPCStream:
+		return (*client).brew, nil
+	case TCP:
+		return (*client).line, nil
+	case TCPSession:
+		return (*client).session, nil
 	}
 	return nil, fmt.Errorf("unknown class %q", class)
 }
@@ -77,15 +97,15 @@ func exchangeOf(class Class) (exchange, error) {
 // sent, or, without a connection, before one is asked for: the proxy cannot
 // have decided anything by then.
 func (c *client) exchange(ctx context.Context, do exchange) sample {
-	reused := c.usable()
-	s := sample{host: c.host.Name, class: c.class, reused: reused, began: time.Now()}
-	if !reused {
+	c.reused = c.usable()
+	s := sample{host: c.host.Name, class: c.class, began: time.Now()}
+	if !c.reused && !c.class.multiplexed() {
 		s.err = c.dial(ctx)
 	}
 	if s.err == nil {
 		s.release, s.err = do(c, ctx)
 	}
-	s.took = time.Since(s.began)
+	s.took, s.reused = time.Since(s.began), c.reused
 	if s.err != nil {
 		c.close()
 	}
@@ -136,11 +156,18 @@ func (c *client) dial(ctx context.Context) error {
 }
 
 func (c *client) close() {
-	if c.conn == nil {
-		return
+	if c.conn != nil {
+		_ = c.conn.Close()
+		c.conn, c.r = nil, nil
 	}
-	_ = c.conn.Close()
-	c.conn, c.r = nil, nil
+	if c.web != nil {
+		c.web.CloseIdleConnections()
+		c.web = nil
+	}
+	if c.rpc != nil {
+		_ = c.rpc.Close()
+		c.rpc = nil
+	}
 }
 
 func (c *client) get(context.Context) (string, error) {
@@ -161,13 +188,18 @@ func (c *client) fresh(context.Context) (string, error) {
 }
 
 func (c *client) post(context.Context) (string, error) {
-	body := bytes.Repeat([]byte("one Sencha, please\n"), orderSize/19+1)[:orderSize]
+	body := orderText()
 	request := append(c.head(http.MethodPost, "/order", len(body), ""), body...)
 	answer, release, err := c.send(request, http.StatusCreated, 0)
 	if err != nil {
 		return release, err
 	}
 	return release, received(answer, release, body)
+}
+
+// orderText is what an order consists of.
+func orderText() []byte {
+	return bytes.Repeat([]byte("one Sencha, please\n"), orderSize/19+1)[:orderSize]
 }
 
 func (c *client) download(context.Context) (string, error) {
@@ -336,15 +368,10 @@ func (c *client) receive(status int) (body []byte, release string, err error) {
 		return nil, "", fmt.Errorf("read the answer: %w", err)
 	}
 	defer resp.Body.Close()
-	release = resp.Header.Get(releaseHeader)
-	body, err = io.ReadAll(resp.Body)
+	body, release, err = whole(resp, status)
 	switch {
 	case err != nil:
-		return nil, release, fmt.Errorf("%w: %w after %d bytes", errTruncated, err, len(body))
-	case resp.StatusCode != status:
-		return nil, release, fmt.Errorf("answered %s", resp.Status)
-	case release == "":
-		return nil, "", errNoRelease
+		return nil, release, err
 	case c.r.Buffered() > 0:
 		return nil, release, errUnasked
 	}
@@ -354,22 +381,46 @@ func (c *client) receive(status int) (body []byte, release string, err error) {
 	return body, release, nil
 }
 
-// received checks what the shop says it has got.
-func received(answer []byte, release string, body []byte) error {
-	var got struct {
-		Release string `json:"release"`
-		Bytes   int    `json:"bytes"`
-		SHA256  string `json:"sha256"`
+// whole reads the body of an answer and checks its head.
+func whole(resp *http.Response, status int) (body []byte, release string, err error) {
+	release = resp.Header.Get(releaseHeader)
+	body, err = io.ReadAll(resp.Body)
+	switch {
+	case err != nil:
+		return nil, release, fmt.Errorf("%w: %w after %d bytes", errTruncated, err, len(body))
+	case resp.StatusCode != status:
+		return nil, release, fmt.Errorf("answered %s", resp.Status)
+	case release == "":
+		return nil, "", errNoRelease
 	}
+	return body, release, nil
+}
+
+// A receipt is what the shop says it has got.
+type receipt struct {
+	Release string `json:"release"`
+	Bytes   int    `json:"bytes"`
+	SHA256  string `json:"sha256"`
+}
+
+// readReceipt reads a receipt and checks it against what was sent.
+func readReceipt(answer, body []byte) (receipt, error) {
+	var got receipt
 	if err := json.Unmarshal(answer, &got); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
+		return got, fmt.Errorf("read the answer: %w", err)
 	}
 	sum := sha256.Sum256(body)
 	if got.Bytes != len(body) || got.SHA256 != hex.EncodeToString(sum[:]) {
-		return fmt.Errorf("%w: %d of %d bytes", errMangled, got.Bytes, len(body))
+		return got, fmt.Errorf("%w: %d of %d bytes", errMangled, got.Bytes, len(body))
 	}
-	if got.Release != release {
-		return errMixed
+	return got, nil
+}
+
+// received checks the receipt that a release has given.
+func received(answer []byte, release string, body []byte) error {
+	got, err := readReceipt(answer, body)
+	if err == nil && got.Release != release {
+		err = errMixed
 	}
-	return nil
+	return err
 }

@@ -8,6 +8,10 @@
 // connection is used again, they look whether the other side has closed it,
 // and then open another.
 //
+// HTTP/2 lets a side say which requests it has not begun when it ends a
+// connection. Those, and no others, go out once more on another connection, as
+// the standard library and gRPC do it: nothing has happened to them.
+//
 // A Recorder keeps every request with its time and the release that answered.
 // Told when a host was switched, it counts the requests that began after the
 // switch was confirmed and were still answered by an older release: the wrong

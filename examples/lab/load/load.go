@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,10 +23,29 @@ const (
 	Download  Class = "download"  // an answer of 1 MiB that takes its time
 	Upload    Class = "upload"    // a body that takes its time
 	WebSocket Class = "websocket" // a socket with an echo every now and then
+
+	HTTP2 Class = "h2" // GETs and POSTs in turn on one connection of HTTP/2
+
+	GRPC       Class = "grpc"        // calls on one connection
+	GRPCStream Class = "grpc-stream" // a call with a stream of answers that takes its time
+
+	// For an app that speaks lines; a connection, not a line, is what a proxy
+	// directs, so a connection is what counts.
+	TCP        Class = "tcp"         // a connection for each line
+	TCPSession Class = "tcp-session" // a connection with a line every now and then
 )
 
 // Classes returns all classes, in the order of reports.
-func Classes() []Class { return []Class{KeepAlive, Post, Fresh, Download, Upload, WebSocket} }
+func Classes() []Class {
+	return []Class{
+		KeepAlive, Post, Fresh, Download, Upload, WebSocket,
+		HTTP2, GRPC, GRPCStream, TCP, TCPSession,
+	}
+}
+
+// multiplexed reports whether the class speaks HTTP/2, and so goes to the
+// listener with TLS where there is one.
+func (c Class) multiplexed() bool { return c == HTTP2 || c == GRPC || c == GRPCStream }
 
 // Limits of a run; more is refused.
 const (
@@ -36,17 +56,23 @@ const (
 	answerTimeout = 30 * time.Second
 )
 
-// A Host is where requests go.
+// A Host is where requests go: a server with a proxy of its own, or a load
+// balancer behind which several serve.
 type Host struct {
 	Name string
 	Addr netip.AddrPort // of the public listener
+
+	// TLS is the public listener with TLS, where clients of HTTP/2 and gRPC go.
+	// Without one they go to Addr, and speak HTTP/2 without TLS.
+	TLS netip.AddrPort
 }
 
 // A Config says what to send.
 type Config struct {
 	Hosts   []Host
-	Net     netip.Prefix  // the only network, besides loopback, that hosts may be in
-	Clients map[Class]int // for each host
+	Net     netip.Prefix   // the only network, besides loopback, that hosts may be in
+	Clients map[Class]int  // for each host
+	Roots   *x509.CertPool // of the hosts' certificates; nil: the machine's own
 
 	// Pause is between two requests of a client, at least a millisecond; it
 	// varies by half. Default: 10 ms. With the clients it bounds the rate.
@@ -63,6 +89,12 @@ type Config struct {
 func Mix() map[Class]int {
 	return map[Class]int{KeepAlive: 6, Post: 6, Fresh: 3, Download: 2, Upload: 2, WebSocket: 2}
 }
+
+// MixGRPC returns clients of the classes that speak gRPC.
+func MixGRPC() map[Class]int { return map[Class]int{GRPC: 6, GRPCStream: 3} }
+
+// MixTCP returns clients of the classes that speak lines.
+func MixTCP() map[Class]int { return map[Class]int{TCP: 4, TCPSession: 4} }
 
 // Run sends requests until the configured time or number is over or ctx ends.
 // Requests that are open then are brought to their end. What became of them is
@@ -119,8 +151,10 @@ func (c *Config) check() error {
 		return fmt.Errorf("%d requests", c.Requests)
 	}
 	for _, h := range c.Hosts {
-		if !h.Addr.Addr().IsLoopback() && !c.Net.Contains(h.Addr.Addr()) {
-			return fmt.Errorf("host %s: %s is neither loopback nor in the lab's network", h.Name, h.Addr)
+		for _, a := range []netip.AddrPort{h.Addr, h.TLS} {
+			if a.IsValid() && !a.Addr().IsLoopback() && !c.Net.Contains(a.Addr()) {
+				return fmt.Errorf("host %s: %s is neither loopback nor in the lab's network", h.Name, a)
+			}
 		}
 	}
 	return nil
@@ -139,7 +173,7 @@ func (r *run) client(ctx context.Context, h Host, class Class) {
 	if err != nil {
 		return // check has seen to that
 	}
-	c := &client{host: h, class: class, transfer: r.Transfer}
+	c := &client{host: h, class: class, transfer: r.Transfer, roots: r.Roots}
 	defer c.close()
 	for r.pause(ctx) {
 		if r.Requests > 0 && r.left.Add(-1) < 0 {

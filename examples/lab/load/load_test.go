@@ -12,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -103,14 +105,32 @@ type running struct {
 	cmd  *exec.Cmd
 }
 
-// startShop builds the shop, gives it a release made by hand and starts it.
-func startShop(t *testing.T) running {
+// buildShop builds the shop once for all tests, in a folder that TestMain
+// removes.
+var buildShop = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "shop-test-")
+	if err != nil {
+		return "", err
+	}
+	return dir, shop.BuildApp(context.Background(), filepath.Join(dir, "shop"))
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, _ := buildShop(); dir != "" {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// startShop gives the shop a release made by hand and starts it.
+func startShop(t *testing.T, args ...string) running {
 	t.Helper()
-	dir := t.TempDir()
-	program := filepath.Join(dir, "shop")
-	if err := shop.BuildApp(t.Context(), program); err != nil {
+	program, err := buildShop()
+	if err != nil {
 		t.Fatal(err)
 	}
+	dir := t.TempDir()
 	built := filepath.Join(dir, "built")
 	if err := os.Mkdir(built, 0o750); err != nil {
 		t.Fatal(err)
@@ -122,7 +142,7 @@ func startShop(t *testing.T) running {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), program, "-dir", dir, "-listen", "127.0.0.1:0")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(program, "shop"), append([]string{"-dir", dir, "-listen", "127.0.0.1:0"}, args...)...)
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -143,29 +163,50 @@ func startShop(t *testing.T) running {
 }
 
 func TestEveryClassOfClientIsServedByTheShop(t *testing.T) {
-	s := startShop(t)
-	rep := run(t, load.Config{
-		Hosts: []load.Host{s.host}, Clients: load.Mix(), Transfer: 500 * time.Millisecond, Duration: 2 * time.Second,
-	})
-	if !rep.OK() || len(rep.Classes) != len(load.Classes()) {
-		t.Errorf("%d failed, %d wrong, %d classes: %v", rep.Failed, rep.Wrong(), len(rep.Classes), rep.Failures)
-	}
-	if len(rep.Releases) != 1 || rep.Releases[0].Release != "1" || rep.Releases[0].Requests != rep.Requests {
-		t.Errorf("releases %+v, want all %d requests answered by 1", rep.Releases, rep.Requests)
-	}
-	for _, c := range rep.Classes {
-		slow := c.Class == load.Download || c.Class == load.Upload || c.Class == load.WebSocket
-		if slow && c.Longest < 450*time.Millisecond {
-			t.Errorf("%s took %s, want its transfer time", c.Class, c.Longest)
-		}
+	grpc := load.MixGRPC()
+	grpc[load.HTTP2] = 3
+	for protocol, mix := range map[string]map[load.Class]int{"http": load.Mix(), "grpc": grpc, "tcp": load.MixTCP()} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			s := startShop(t, "-protocol", protocol)
+			rep := run(t, load.Config{
+				Hosts: []load.Host{s.host}, Clients: mix, Transfer: 500 * time.Millisecond, Duration: 2 * time.Second,
+			})
+			if !rep.OK() || len(rep.Classes) != len(mix) {
+				t.Errorf("%d failed, %d wrong, %d classes: %v", rep.Failed, rep.Wrong(), len(rep.Classes), rep.Failures)
+			}
+			if len(rep.Releases) != 1 || rep.Releases[0].Release != "1" || rep.Releases[0].Requests != rep.Requests {
+				t.Errorf("releases %+v, want all %d requests answered by 1", rep.Releases, rep.Requests)
+			}
+			for _, c := range rep.Classes {
+				if slices.Contains(slow, c.Class) && c.Longest < 450*time.Millisecond {
+					t.Errorf("%s took %s, want its transfer time", c.Class, c.Longest)
+				}
+			}
+		})
 	}
 }
 
+// slow are the classes that take the transfer time.
+var slow = []load.Class{load.Download, load.Upload, load.WebSocket, load.GRPCStream, load.TCPSession}
+
+// protocolOf returns what the shop has to speak for a class.
+func protocolOf(class load.Class) string {
+	switch class {
+	case load.GRPC, load.GRPCStream, load.HTTP2:
+		return "grpc"
+	case load.TCP, load.TCPSession:
+		return "tcp"
+	}
+	return "http"
+}
+
 func TestKilledShopFailsWhateverIsOpen(t *testing.T) {
-	for _, class := range []load.Class{load.Download, load.Upload, load.WebSocket} {
+	for _, class := range slow {
 		t.Run(string(class), func(t *testing.T) {
-			s := startShop(t)
-			time.AfterFunc(400*time.Millisecond, func() { _ = s.cmd.Process.Kill() })
+			t.Parallel()
+			s := startShop(t, "-protocol", protocolOf(class))
+			time.AfterFunc(600*time.Millisecond, func() { _ = s.cmd.Process.Kill() })
 			rep := run(t, load.Config{
 				Hosts: []load.Host{s.host}, Clients: map[load.Class]int{class: 2}, Transfer: 5 * time.Second, Requests: 2,
 			})
@@ -177,12 +218,13 @@ func TestKilledShopFailsWhateverIsOpen(t *testing.T) {
 }
 
 func TestStoppedShopFailsNothingThatIsOpen(t *testing.T) {
-	for _, class := range []load.Class{load.Download, load.Upload, load.WebSocket} {
+	for _, class := range slow {
 		t.Run(string(class), func(t *testing.T) {
-			s := startShop(t)
-			time.AfterFunc(400*time.Millisecond, func() { _ = s.cmd.Process.Signal(syscall.SIGTERM) })
+			t.Parallel()
+			s := startShop(t, "-protocol", protocolOf(class))
+			time.AfterFunc(600*time.Millisecond, func() { _ = s.cmd.Process.Signal(syscall.SIGTERM) })
 			rep := run(t, load.Config{
-				Hosts: []load.Host{s.host}, Clients: map[load.Class]int{class: 2}, Transfer: time.Second, Requests: 2,
+				Hosts: []load.Host{s.host}, Clients: map[load.Class]int{class: 2}, Transfer: 1500 * time.Millisecond, Requests: 2,
 			})
 			if rep.Requests != 2 || rep.Failed != 0 {
 				t.Errorf("%d of %d failed, want none of 2: %v", rep.Failed, rep.Requests, rep.Failures)
@@ -386,6 +428,7 @@ func TestRunRefusesWhatIsNotBounded(t *testing.T) {
 		{"an endless transfer", "transfer", func(c *load.Config) { c.Transfer = 2 * time.Hour }},
 		{"a negative number", "requests", func(c *load.Config) { c.Requests = -1 }},
 		{"somebody else's address", "neither loopback", func(c *load.Config) { c.Hosts[0].Addr = netip.MustParseAddrPort("192.0.2.1:80") }},
+		{"somebody else's TLS", "neither loopback", func(c *load.Config) { c.Hosts[0].TLS = netip.MustParseAddrPort("192.0.2.1:443") }},
 		{"outside the lab", "neither loopback", func(c *load.Config) {
 			c.Net = netip.MustParsePrefix("10.46.1.0/24")
 			c.Hosts[0].Addr = netip.MustParseAddrPort("10.46.2.1:80")

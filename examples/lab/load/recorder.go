@@ -24,10 +24,25 @@ type sample struct {
 // A Switch tells when a host's proxy was made to send requests to another
 // release. Both instants are on the clock of the machine that sends the load.
 type Switch struct {
-	Host      string
+	Host      string    // "": every host that gets load
 	Release   string    // that answers from now on
 	Began     time.Time // before here the release cannot answer; zero: it may have answered at any time before
 	Confirmed time.Time // from here on no request that begins may be answered by an older one
+}
+
+// Together makes one switch of those of several servers to a release behind
+// load balancers. Nobody can tell there which server has answered, so it begins
+// with the first of them, is confirmed with the last, and is one of every host
+// that gets load. None give a zero Switch.
+func Together(all []Switch) Switch {
+	var one Switch
+	for i, s := range all {
+		if i == 0 {
+			one = Switch{Release: s.Release, Began: s.Began, Confirmed: s.Confirmed}
+		}
+		one.Began, one.Confirmed = earlier(one.Began, s.Began), later(one.Confirmed, s.Confirmed)
+	}
+	return one
 }
 
 // A Recorder collects what became of requests. Its methods may be called by
@@ -79,6 +94,20 @@ func (r *Recorder) Count() (requests, failed int) {
 	return len(r.samples), failed
 }
 
+// Answers returns how many answers each release gave to the requests that began
+// in a time, good answers or not. In a canary they show the shares.
+func (r *Recorder) Answers(from, to time.Time) map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	of := map[string]int{}
+	for i := range r.samples {
+		if s := &r.samples[i]; s.release != "" && !s.began.Before(from) && s.began.Before(to) {
+			of[s.release]++
+		}
+	}
+	return of
+}
+
 // Report returns what has become of all requests that have ended.
 func (r *Recorder) Report() Report {
 	r.mu.Lock()
@@ -87,7 +116,7 @@ func (r *Recorder) Report() Report {
 	if len(r.samples) == 0 {
 		return rep
 	}
-	switches := byHost(r.switches)
+	switches := map[string][]Switch{}
 	classes := map[Class]*ClassReport{}
 	releases := map[[2]string]*ReleaseReport{}
 	took := map[Class][]time.Duration{}
@@ -108,6 +137,9 @@ func (r *Recorder) Report() Report {
 		rel := entry(releases, [2]string{s.host, s.release}, ReleaseReport{Host: s.host, Release: s.release, First: s.began, Last: s.began})
 		rel.Requests++
 		rel.First, rel.Last = earlier(rel.First, s.began), later(rel.Last, s.began)
+		if _, ok := switches[s.host]; !ok {
+			switches[s.host] = switchesOf(s.host, r.switches)
+		}
 		if wrongSide(s, switches[s.host]) {
 			c.Wrong++
 			if s.reused {
@@ -153,15 +185,15 @@ func wrongSide(s *sample, switches []Switch) bool {
 	return true
 }
 
-// byHost returns each host's switches in the order of time.
-func byHost(all []Switch) map[string][]Switch {
-	of := map[string][]Switch{}
+// switchesOf returns a host's switches in the order of time.
+func switchesOf(host string, all []Switch) []Switch {
+	var of []Switch
 	for _, s := range all {
-		of[s.Host] = append(of[s.Host], s)
+		if s.Host == host || s.Host == "" {
+			of = append(of, s)
+		}
 	}
-	for _, s := range of {
-		slices.SortFunc(s, func(a, b Switch) int { return a.Confirmed.Compare(b.Confirmed) })
-	}
+	slices.SortFunc(of, func(a, b Switch) int { return a.Confirmed.Compare(b.Confirmed) })
 	return of
 }
 

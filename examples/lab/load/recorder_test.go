@@ -65,6 +65,57 @@ func TestSwitchesOfOneHostSayNothingOfAnother(t *testing.T) {
 	}
 }
 
+func TestSwitchEverywhereIsOneOfEachHost(t *testing.T) {
+	var r Recorder
+	r.Switched(Switch{Release: "2", Began: at(10), Confirmed: at(20)})
+	r.Switched(Switch{Host: "lb2", Release: "3", Began: at(30), Confirmed: at(40)})
+	for _, s := range []sample{
+		{host: "lb1", release: "1", began: at(15)},
+		{host: "lb1", release: "2", began: at(50)},
+		{host: "lb1", release: "1", began: at(21)}, // wrong
+		{host: "lb2", release: "1", began: at(21)}, // wrong
+		{host: "lb2", release: "2", began: at(50)}, // wrong
+		{host: "lb2", release: "3", began: at(50)},
+	} {
+		s.class = GRPC
+		r.add(s)
+	}
+	if rep := r.Report(); rep.WrongNew != 3 {
+		t.Errorf("wrong side: %d, want 3", rep.WrongNew)
+	}
+}
+
+func TestSwitchesOfSeveralServersBecomeOne(t *testing.T) {
+	got := Together([]Switch{
+		{Host: "h1", Release: "2", Began: at(11), Confirmed: at(20)},
+		{Host: "h2", Release: "2", Began: at(10), Confirmed: at(30)},
+		{Host: "h3", Release: "2", Began: at(12), Confirmed: at(25)},
+	})
+	if diff := cmp.Diff(Switch{Release: "2", Began: at(10), Confirmed: at(30)}, got); diff != "" {
+		t.Error(diff)
+	}
+	if got := Together(nil); got != (Switch{}) {
+		t.Errorf("none become %+v", got)
+	}
+}
+
+func TestAnswersAreThoseToRequestsOfATime(t *testing.T) {
+	var r Recorder
+	for _, s := range []sample{
+		{release: "1", began: at(9)},
+		{release: "1", began: at(10)},
+		{release: "2", began: at(15), err: errors.New("cut")},
+		{release: "1", began: at(19), took: time.Hour},
+		{began: at(12), err: errors.New("refused")},
+		{release: "2", began: at(20)},
+	} {
+		r.add(s)
+	}
+	if diff := cmp.Diff(map[string]int{"1": 2, "2": 1}, r.Answers(at(10), at(20))); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestSwitchesMayBeToldLateAndOutOfOrder(t *testing.T) {
 	var r Recorder
 	r.add(sample{host: "h1", class: Post, release: "1", began: at(30)})

@@ -255,7 +255,7 @@ func TestDownloadTakesItsTimeAndIsWhole(t *testing.T) {
 }
 
 // served runs the whole program and returns its address and how it ended.
-func served(t *testing.T, dir string) (string, context.CancelFunc, <-chan int) {
+func served(t *testing.T, dir string, args ...string) (string, context.CancelFunc, <-chan int) {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -268,7 +268,7 @@ func served(t *testing.T, dir string) (string, context.CancelFunc, <-chan int) {
 	ctx, stop := context.WithCancel(t.Context())
 	t.Cleanup(stop)
 	ended := make(chan int, 1)
-	go func() { ended <- run(ctx, []string{"-dir", dir, "-listen", addr}, io.Discard) }()
+	go func() { ended <- run(ctx, append([]string{"-dir", dir, "-listen", addr}, args...), io.Discard) }()
 	for range 200 {
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 		if err == nil {
@@ -365,6 +365,7 @@ func TestProgramEndsWithACodeWhenItCannotServe(t *testing.T) {
 		want int
 	}{
 		{"a flag that is none", []string{"-x"}, 2},
+		{"a protocol that is none", []string{"-dir", t.TempDir(), "-protocol", "quic"}, 2},
 		{"a broken release", []string{"-dir", bad}, 1},
 		{"no such address", []string{"-dir", t.TempDir(), "-listen", "127.0.0.1:-1"}, 1},
 		{"a release that dies", []string{"-dir", dies, "-listen", "127.0.0.1:0"}, 1},

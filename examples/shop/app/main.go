@@ -4,9 +4,14 @@
 // 503. On SIGTERM it stops listening, finishes the requests that it has, and
 // closes websockets with a close frame, as an application that is deployed
 // without a lost request has to.
+//
+// What it speaks is up to the environment variable SHOP_PROTOCOL: http, which
+// is the default; grpc, which adds the gRPC service of the counter; or tcp, a
+// protocol of lines.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -32,6 +37,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	dir := flags.String("dir", "/srv/app", "folder of the installed code")
 	listen := flags.String("listen", ":8080", "address to listen on")
+	protocol := flags.String("protocol", cmp.Or(os.Getenv("SHOP_PROTOCOL"), protocolHTTP), "http, grpc or tcp")
 	if flags.Parse(args) != nil {
 		return 2
 	}
@@ -41,18 +47,23 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		log.Error("cannot load the release", "error", err)
 		return 1
 	}
+	s := newStore(r, log)
+	server, err := s.server(*protocol)
+	if err != nil {
+		log.Error("cannot serve", "error", err)
+		return 2
+	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", *listen)
 	if err != nil {
 		log.Error("cannot listen", "error", err)
 		return 1
 	}
-	s := newStore(r, log)
 	if r == nil {
 		log.Warn("waiting for the installation, and for a restart after it")
 	} else {
 		log.Info("serving", "release", r.Name, "build", r.Build, "address", l.Addr().String())
 	}
-	if err := s.serve(ctx, l); err != nil {
+	if err := s.serve(ctx, l, server); err != nil {
 		log.Error("stopped", "error", err)
 		return 1
 	}
@@ -60,9 +71,44 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	return 0
 }
 
+// The protocols of the shop.
+const (
+	protocolHTTP = "http"
+	protocolGRPC = "grpc"
+	protocolTCP  = "tcp"
+)
+
+// A server answers on a listener until it is told to finish what it has.
+type server interface {
+	Serve(l net.Listener) error
+	Shutdown(ctx context.Context) error
+}
+
+// server returns the one for a protocol.
+func (s *store) server(protocol string) (server, error) {
+	web := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	switch protocol {
+	case protocolHTTP:
+		return web, nil
+	case protocolGRPC:
+		web.Protocols = new(http.Protocols)
+		web.Protocols.SetHTTP1(true)
+		web.Protocols.SetUnencryptedHTTP2(true)
+		web.Handler = s.withGRPC(web.Handler)
+		return web, nil
+	case protocolTCP:
+		return &lines{store: s}, nil
+	}
+	return nil, fmt.Errorf("unknown protocol %q", protocol)
+}
+
 // serve answers requests until it is told to stop, and returns when the last
 // one is answered. How long that may take is up to whoever stops it.
-func (s *store) serve(ctx context.Context, l net.Listener) error {
+func (s *store) serve(ctx context.Context, l net.Listener, server server) error {
 	var m mode
 	if s.release != nil {
 		m = s.release.mode
@@ -73,11 +119,6 @@ func (s *store) serve(ctx context.Context, l net.Listener) error {
 	var dies <-chan time.Time
 	if m.Fault == faultDies {
 		dies = time.After(m.After)
-	}
-	server := &http.Server{
-		Handler:           s.handler(),
-		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()

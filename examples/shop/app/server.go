@@ -65,13 +65,20 @@ func (s *store) handler() http.Handler {
 	})
 }
 
-// up says whether the shop can take requests.
+// ready says whether the shop can take requests.
+func (s *store) ready() bool {
+	if s.release == nil || s.release.mode.Fault == faultNeverUp {
+		return false
+	}
+	return s.release.mode.Fault != faultSlowStart || time.Since(s.started) >= s.release.mode.After
+}
+
+// up says the same to whoever asks.
 func (s *store) up(w http.ResponseWriter, _ *http.Request) {
 	switch {
 	case s.release == nil:
 		s.answer(w, http.StatusServiceUnavailable, map[string]any{"status": errNotInstalled.Error()})
-	case s.release.mode.Fault == faultNeverUp,
-		s.release.mode.Fault == faultSlowStart && time.Since(s.started) < s.release.mode.After:
+	case !s.ready():
 		s.answer(w, http.StatusServiceUnavailable, map[string]any{"status": "not ready"})
 	default:
 		s.answer(w, http.StatusOK, map[string]any{"status": "ok", "build": s.release.Build})
@@ -99,13 +106,22 @@ func (s *store) upload(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *store) receive(w http.ResponseWriter, body io.Reader) {
-	sum := sha256.New()
-	n, err := io.Copy(sum, body)
+	text, err := s.receipt(body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	s.answer(w, http.StatusCreated, map[string]any{"bytes": n, "sha256": hex.EncodeToString(sum.Sum(nil))})
+	send(w, http.StatusCreated, text)
+}
+
+// receipt reads a body to its end and returns JSON that says what has come in.
+func (s *store) receipt(body io.Reader) ([]byte, error) {
+	sum := sha256.New()
+	n, err := io.Copy(sum, body)
+	if err != nil {
+		return nil, err
+	}
+	return s.encode(map[string]any{"bytes": n, "sha256": hex.EncodeToString(sum.Sum(nil))})
 }
 
 // download sends bytes (default 1 MiB) over a time (seconds, default none), in
@@ -222,14 +238,23 @@ func (s *store) closeSockets(ctx context.Context) {
 
 // answer sends JSON with the release in it.
 func (s *store) answer(w http.ResponseWriter, status int, body map[string]any) {
-	if s.release != nil {
-		body["release"] = s.release.Name
-	}
-	text, err := json.Marshal(body)
+	text, err := s.encode(body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	send(w, status, text)
+}
+
+// encode makes JSON of body, with the release in it.
+func (s *store) encode(body map[string]any) ([]byte, error) {
+	if s.release != nil {
+		body["release"] = s.release.Name
+	}
+	return json.Marshal(body)
+}
+
+func send(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(text, '\n')) // a client that has gone wants no answer

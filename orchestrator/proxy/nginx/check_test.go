@@ -15,6 +15,7 @@ import (
 )
 
 func TestCheckOfAHostThatIsReady(t *testing.T) {
+	t.Parallel()
 	d, l, _ := prepared(t)
 	if warnings, err := d.proxy().Check(t.Context(), host(), l); err != nil || len(warnings) > 0 {
 		t.Errorf("%q, %v", warnings, err)
@@ -22,6 +23,7 @@ func TestCheckOfAHostThatIsReady(t *testing.T) {
 }
 
 func TestCheckRefusesWithTheReasonAndTheRemedy(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	site := port(t)
 	for name, c := range map[string]struct {
@@ -76,6 +78,7 @@ func TestCheckRefusesWithTheReasonAndTheRemedy(t *testing.T) {
 }
 
 func TestCheckOfANginxThatReadsNoFolder(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	main := strings.ReplaceAll(d.file("nginx.conf"), "include", "#include")
 	d.write("nginx.conf", main)
@@ -86,6 +89,7 @@ func TestCheckOfANginxThatReadsNoFolder(t *testing.T) {
 }
 
 func TestCheckOfAFolderThatWorkersMayNotEnter(t *testing.T) {
+	t.Parallel()
 	needsRoot(t)
 	d := start(t)
 	l := layout()
@@ -105,6 +109,7 @@ func TestCheckOfAFolderThatWorkersMayNotEnter(t *testing.T) {
 }
 
 func TestCheckWarnsOfWhatCouldFailRequests(t *testing.T) {
+	t.Parallel()
 	d := start(t, "limit_conn_zone $binary_remote_addr zone=c:1m;\nlimit_conn c 5;\n"+userSite(port(t), "127.0.0.1:1"))
 	l := layout()
 	l.Members[0].Stable, l.Dir = loopback(port(t)), publicDir(t)
@@ -125,6 +130,7 @@ func TestCheckWarnsOfWhatCouldFailRequests(t *testing.T) {
 }
 
 func TestAReloadThatEveryServerAnnouncesNeedsNoWarning(t *testing.T) {
+	t.Parallel()
 	site := `server {
     listen 127.0.0.1:%d;
     error_page 418 = @close;
@@ -160,6 +166,7 @@ func TestAReloadThatEveryServerAnnouncesNeedsNoWarning(t *testing.T) {
 }
 
 func TestPrepareKeepsAUsersSiteThatAnnouncesFree(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	l := app(t, "shop")
 	prepare(t, d, l, true)
@@ -173,6 +180,7 @@ func TestPrepareKeepsAUsersSiteThatAnnouncesFree(t *testing.T) {
 }
 
 func TestMastersSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		wrote string
 		kind  plugins.Kind
@@ -200,6 +208,7 @@ func TestMastersSaysWhatIsMissing(t *testing.T) {
 }
 
 func TestVersions(t *testing.T) {
+	t.Parallel()
 	for build, c := range map[string]struct {
 		want   []int
 		refuse bool
@@ -222,6 +231,7 @@ func TestVersions(t *testing.T) {
 }
 
 func TestOccupiedPorts(t *testing.T) {
+	t.Parallel()
 	l := layout()
 	l.Site = &proxy.Site{Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80")}}
 	line := func(addr, state, inode string) string {
@@ -254,9 +264,10 @@ func TestOccupiedPorts(t *testing.T) {
 }
 
 func TestEphemeralPorts(t *testing.T) {
+	t.Parallel()
 	l := layout()
 	l.Members = append(l.Members, proxy.Member{
-		Blue: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:33000"), netip.MustParseAddrPort("10.0.0.2:33001")},
+		Blue:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:33000"), netip.MustParseAddrPort("10.0.0.2:33001")},
 		Green: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:33002"), netip.MustParseAddrPort("127.0.0.1:33000")},
 	})
 	s := survey{ephemeral: "32768\t60999", reserved: "8080,33002-33010\n"}
@@ -269,6 +280,7 @@ func TestEphemeralPorts(t *testing.T) {
 }
 
 func TestClosedFolders(t *testing.T) {
+	t.Parallel()
 	worker := "Name:\tnginx\nUid:\t33\t33\t33\t33\nGid:\t33\t33\t33\t33\nGroups:\t4 33 \n"
 	for name, c := range map[string]struct {
 		worker, folders string

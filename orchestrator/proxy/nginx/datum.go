@@ -79,12 +79,13 @@ func isSet(cur string) bool { return regexp.MustCompile(`^s\d+$`).MatchString(cu
 //	fill SHARE      makes the folder of a share, or makes it right; nothing
 //	                refers to one before fill has seen all of it
 //	begin SET       makes the folder $new, with the members of SET
-//	away SET        says who stands in, for a set whose links are complete
+//	away SET        says who stands in, for a set whose links are complete; of
+//	                $stay, where that says who does, as long as one of them can
 //	finish          lets cur lead to $new; unsynced=1 when that is not known to
 //	                be on the disk
 const setShell = `
 umask 022
-route=$1/route filled=
+route=$1/route filled= stay=
 shift
 fill() {
 	case $filled in *" $1 "*) return ;; esac
@@ -126,10 +127,13 @@ begin() {
 	done
 }
 away() {
-	on= off= i=0
+	on= off= staying= i=0
 	for m in "$1"/*; do
-		if [ -f "$m/off" ]; then off=1; else on="$on ${m##*/}"; fi
+		if [ -f "$m/off" ]; then off=1; continue; fi
+		on="$on ${m##*/}"
+		case $stay in *" ${m##*/} "*) staying="$staying ${m##*/}" ;; esac
 	done
+	on=${staying:-$on}
 	[ -n "$on" ] && [ -n "$off" ] || return 0
 	mkdir "$1/.away" || return
 	while [ $i -lt 100 ]; do
@@ -147,8 +151,10 @@ finish() {
 	ln -s "${new##*/}" "$route/.cur" && mv -fT "$route/.cur" "$route/cur" || return
 	unsynced=
 	sync "$route" || unsynced=1
+	[ $((last % 8)) = 0 ] || return 0
 	for s in "$route"/s[0-9]*; do
 		i=${s##*/s}
+		case $i in *[!0-9]*) continue ;; esac
 		[ "$s" = "$route/$former" ] || [ "$i" -gt $((last - 7)) ] || rm -rf "$s"
 	done
 	return 0
@@ -157,19 +163,22 @@ finish() {
 
 const makeScript = setShell + `
 begins=$1; shift
+stay=" $* "
 rm -f "$route/announce"
 fill off && fill w000 && fill w100 || exit
-former=$(readlink "$route/cur") want= lost=
+former=$(readlink "$route/cur") want= lost= leaving=
 if [ -z "$former" ] || [ ! -d "$route/$former" ]; then # the newest set there is
 	former= lost=1
 	for s in "$route"/s[0-9]*; do
 		i=${s##*/s}
-		[ ! -d "$s" ] || [ -n "$former" ] && [ "$i" -le "${former#s}" ] || former=${s##*/}
+		case $i in *[!0-9]*) continue ;; esac
+		[ -n "$former" ] && [ "$i" -le "${former#s}" ] || former=${s##*/}
 	done
 fi
 [ -z "$former" ] && [ -n "$begins" ] || begins=off
 for m in "$route/${former:-none}"/*; do
 	[ -L "$m" ] || continue
+	case $stay in *" ${m##*/} "*) ;; *) leaving=1 ;; esac
 	to=$(readlink "$m")
 	case $to in
 	../off | ../w0[0-9][0-9] | ../w100) fill "${to#../}" || exit ;;
@@ -179,7 +188,7 @@ done
 for m; do
 	[ -L "$route/${former:-none}/$m" ] || want="$want $m"
 done
-[ -n "$want$lost" ] || exit 0
+[ -n "$want$lost$leaving" ] || exit 0
 begin "$route/${former:-none}" || { rm -rf "$new"; exit 12; }
 for m in $want; do
 	ln -sfn "../$begins" "$new/$m" || { rm -rf "$new"; exit 12; }
@@ -191,7 +200,9 @@ finish || { rm -rf "$new"; exit 12; }
 
 // makeRoute makes the datum, or repairs what is missing of the one that is
 // there. Members that are not in it begin with off. Where all of it was lost
-// they begin with what nginx does without it, which is blue.
+// they begin with what nginx does without it, which is blue. Members that leave
+// stay in it, for the workers that know them, but stand in for nobody: the new
+// workers do not know them.
 func makeRoute(ctx context.Context, h plugins.Host, l proxy.Layout, configured bool) error {
 	begins := ""
 	if configured {

@@ -321,10 +321,10 @@ func TestProtocolsThatNginxCannotSwitch(t *testing.T) {
 	}
 	l.Protocol = proxy.GRPC
 	for build, says := range map[string]string{
-		"nginx version: nginx/1.22.1\nconfigure arguments: --with-http_v2_module":                             "",
-		"nginx version: nginx/1.22.1\nconfigure arguments: --with-http_ssl_module":                            "without HTTP/2",
+		"nginx version: nginx/1.22.1\nconfigure arguments: --with-http_v2_module":                            "",
+		"nginx version: nginx/1.22.1\nconfigure arguments: --with-http_ssl_module":                           "without HTTP/2",
 		"nginx version: nginx/1.22.1\nconfigure arguments: --with-http_v2_module --without-http_grpc_module": "without gRPC",
-		"nginx version: nginx/1.17.7\nconfigure arguments: --with-http_v2_module":                             "1.17.8 is needed",
+		"nginx version: nginx/1.17.7\nconfigure arguments: --with-http_v2_module":                            "1.17.8 is needed",
 		"nginx version: nginx\n": "",
 	} {
 		s := survey{build: build, good: true, place: "/etc/nginx/conf.d/teal-shop.conf"}

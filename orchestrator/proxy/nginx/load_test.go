@@ -210,6 +210,7 @@ func (l *load) flip(t *testing.T, d *daemon, a proxy.Layout, slot proxy.Slot) {
 }
 
 func TestFiftySwitchesUnderLoadFailNoRequest(t *testing.T) {
+	t.Parallel()
 	d, a, url := prepared(t)
 	workers := d.workers()
 	l := startLoad(url)
@@ -226,6 +227,7 @@ func TestFiftySwitchesUnderLoadFailNoRequest(t *testing.T) {
 }
 
 func TestRollbackStormFailsNoRequest(t *testing.T) {
+	t.Parallel()
 	d, a, url := prepared(t)
 	l := startLoad(url)
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -240,20 +242,24 @@ func TestRollbackStormFailsNoRequest(t *testing.T) {
 }
 
 func TestAnnouncedReloadFailsNoRequest(t *testing.T) {
+	t.Parallel()
 	d := start(t)
-	a := app(t, "shop")
+	a := fleet(t, "shop", 2)
 	site := loopback(port(t))
 	a.Site = &proxy.Site{Listen: []netip.AddrPort{site}, Names: []string{"shop"}}
 	prepare(t, d, a, true)
 	switchTo(t.Context(), t, d, a, proxy.Blue)
 	l := startLoad("http://" + site.String())
 	time.Sleep(300 * time.Millisecond)
-	for range 2 {
+	for name, shape := range map[string]func(){
+		"a replica more": func() { a.Members[0].Green = append(a.Members[0].Green, serve(t, "green")) },
+		"another member": func() { a.Members = append(a.Members[1:], member(t, "web3")) },
+	} {
 		workers := d.workers()
-		a.Members[0].Green = append(a.Members[0].Green, serve(t, "green"))
+		shape()
 		prepare(t, d, a, true)
 		if d.workers() == workers {
-			t.Error("nothing reloaded")
+			t.Errorf("%s: nothing reloaded", name)
 		}
 		l.flip(t, d, a, proxy.Green)
 		time.Sleep(200 * time.Millisecond)

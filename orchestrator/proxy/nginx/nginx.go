@@ -1,17 +1,34 @@
-// Package nginx switches apps behind an nginx that already runs on a host.
+// Package nginx switches apps behind an nginx that already runs on a host: the
+// host's own, or a load balancer of several.
 //
 // The rule: never a reload in a switch. Prepare writes one file, teal-APP.conf,
-// with both slots of an app and a server on a stable loopback port that picks
-// the slot of each request by looking for a file: `if (-f route/cur/BUCKET)`.
-// route/cur is a symbolic link, and renaming one is the whole switch. It needs
-// no right on the host but to write in the app's folder, survives restarts of
-// nginx and of the host, and loses no request. The user's own sites say
-// `proxy_pass http://UPSTREAM;` and keep all their settings; no file of theirs
-// is ever changed.
+// with both slots of every member and a server on their stable loopback ports
+// that picks the slot of each request by looking for a file:
+// `if (-f route/cur/MEMBER/BUCKET)`. route/cur is a symbolic link, and renaming
+// one is the whole switch, of any set of members. It needs no right on the host
+// but to write in the app's folder, survives restarts of nginx and of the host,
+// and loses no request. The user's own sites lead to an upstream of the stable
+// ports, as Usage has it, and keep all their settings; no file of theirs is ever
+// changed.
 //
 // What is on disk is the truth. The proof is what nginx itself answers at
-// /.teal/slot on the stable port: a file out of the folder that route/cur leads
-// to, read by the very workers that route.
+// /.teal/slot on a member's stable port: a file out of the folder that the links
+// lead to, read by the very workers that route.
+//
+// A request never comes back because one member cannot take it. For a member
+// that is off another one stands in, chosen evenly before anything is sent. A
+// member whose servers refuse or do not take a connection hands the request to
+// another, whatever its method, as nothing was sent; up to eight dead members
+// are passed that way, and the last resort is the other slot. How often a
+// request was handed on stands in the header Teal-Hop, which apps see and
+// ignore. A server of several members that failed three times is left alone for
+// 10 s, and one that is silent for 2 s has failed. A request that broke after it
+// was sent is repeated only when its method allows that.
+//
+// An app that speaks gRPC has the same behind `listen … http2` and grpc_pass,
+// with no limit on how long a stream is silent. One that speaks another
+// protocol over TCP is refused: the stream module looks for no file, so that a
+// switch would be a reload.
 //
 // The one reload, in Prepare, is sent to the master alone that reads the file,
 // and is believed only when its old workers are on their way out and the new
@@ -28,9 +45,10 @@
 // that teal writes have this. A user's site may have it too; without it, and
 // without keepalive_min_timeout of nginx 1.27.4, Check warns.
 //
-// The boundary: HTTP over TCP; TLS, names and certificates are the user's site.
+// The boundary: HTTP and gRPC; TLS, names and certificates are the user's site.
 // The host needs a POSIX shell, the tools of coreutils or busybox, /proc, and
-// nginx 1.15.3 or later outside of a container.
+// nginx 1.15.3 or later (for gRPC 1.17.8) outside of a container. An
+// open_file_cache of the user's does no harm: the servers of teal turn it off.
 package nginx
 
 import (

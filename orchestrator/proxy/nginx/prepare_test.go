@@ -21,6 +21,7 @@ import (
 )
 
 func TestSecondPrepareDoesNothing(t *testing.T) {
+	t.Parallel()
 	d, l, _ := prepared(t)
 	workers := d.workers()
 	prepare(t, d, l, false)
@@ -86,26 +87,36 @@ func TestPrepareRestoresALostFile(t *testing.T) {
 
 func TestPrepareRepairsTheFolderWithoutAReload(t *testing.T) {
 	t.Parallel()
+	d, l, url := prepared(t)
+	workers := d.workers()
 	for name, damage := range map[string]func(route string) error{
 		"all of it gone":  os.RemoveAll,
 		"share gone":      func(route string) error { return os.Remove(route + "/w000/share") },
 		"share wrong":     func(route string) error { return os.WriteFile(route+"/w000/share", []byte("??"), 0o644) },
 		"announced still": func(route string) error { return os.WriteFile(route+"/announce", nil, 0o644) },
 		"link gone":       func(route string) error { return os.Remove(route + "/cur") },
+		"member gone":     func(route string) error { return os.Remove(route + "/cur/web1") },
+		"member astray": func(route string) error {
+			return errors.Join(os.Remove(route+"/cur/web1"), os.Symlink("../w0", route+"/cur/web1"))
+		},
+		"stranger there":  func(route string) error { return os.Symlink("../w000", route+"/cur/web9") },
 		"bucket too many": func(route string) error { return os.WriteFile(route+"/w000/7", nil, 0o644) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, l, url := prepared(t)
-			workers := d.workers()
 			if err := damage(routeDir(l)); err != nil {
 				t.Fatal(err)
 			}
 			if name != "bucket too many" { // that nobody sees but a request in a hundred
 				prepare(t, d, l, true)
 			}
+			if name == "all of it gone" || name == "link gone" {
+				if diff := cmp.Diff(serving(all(l, 0)), observe(t, d, l)); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			}
 			switchTo(t.Context(), t, d, l, proxy.Green)
 			switchTo(t.Context(), t, d, l, proxy.Blue)
-			for range 200 {
+			for range 100 {
 				if got := get(t, url); got != "blue" {
 					t.Fatalf("the site answers %q", got)
 				}
@@ -242,6 +253,7 @@ func TestUselessConfigurationIsTakenBack(t *testing.T) {
 }
 
 func TestBrokenConfigurationOfTheUserIsNotTouched(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	l := app(t, "shop")
 	workers := d.workers()
@@ -254,6 +266,7 @@ func TestBrokenConfigurationOfTheUserIsNotTouched(t *testing.T) {
 }
 
 func TestPrepareIsRefusedByNginxAndUndone(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	l := app(t, "shop")
 	// Broken in another place as well, which the missing upstream hides.
@@ -268,6 +281,7 @@ func TestPrepareIsRefusedByNginxAndUndone(t *testing.T) {
 }
 
 func TestKilledNginxServesTheSameSlotAgain(t *testing.T) {
+	t.Parallel()
 	d, l, url := prepared(t)
 	switchTo(t.Context(), t, d, l, proxy.Green)
 	d.kill(syscall.SIGKILL)
@@ -335,8 +349,10 @@ func TestSeveralNginxOnAHost(t *testing.T) {
 }
 
 func TestTheSiteOfTealServes(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	l := app(t, "shop")
+	l.Members[0].Stable = netip.AddrPortFrom(netip.IPv6Loopback(), port(t))
 	at, at6 := loopback(port(t)), netip.AddrPortFrom(netip.IPv6Loopback(), port(t))
 	l.Site = &proxy.Site{Listen: []netip.AddrPort{at, at6}}
 	prepare(t, d, l, true)
@@ -362,6 +378,7 @@ func TestTheSiteOfTealServes(t *testing.T) {
 // The answer of the app reaches the user's site as it was: one header of the
 // http block, no second compression, and commands to nginx are for the site.
 func TestTheServerOfTealChangesNoAnswer(t *testing.T) {
+	t.Parallel()
 	d, l, url := prepared(t)
 	direct := answer10(t, l.Members[0].Stable.String())
 	if !strings.HasPrefix(direct, "HTTP/1.1 200") {
@@ -403,6 +420,7 @@ func answer10(t *testing.T, addr string) string {
 }
 
 func TestARefusedConnectionGoesToTheOtherSlot(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	l := app(t, "shop")
 	l.Members[0].Blue = []netip.AddrPort{loopback(port(t)), loopback(port(t))} // nobody there
@@ -423,6 +441,7 @@ func TestARefusedConnectionGoesToTheOtherSlot(t *testing.T) {
 }
 
 func TestPrepareGoesBackWhenTheCallerLeaves(t *testing.T) {
+	t.Parallel()
 	d := start(t)
 	l := app(t, "shop")
 	ctx, cancel := context.WithCancel(t.Context())

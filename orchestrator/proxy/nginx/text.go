@@ -35,11 +35,15 @@ func text(l proxy.Layout) (conf []byte, generation string, err error) {
 	if err := t.Execute(&b, values); err != nil { // without a generation, as it is of this
 		return nil, "", err
 	}
-	sum := sha256.Sum256(b.Bytes())
-	values.Generation = hex.EncodeToString(sum[:6])
+	values.Generation = digest(b.Bytes())
 	b.Reset()
 	err = t.Execute(&b, values)
 	return b.Bytes(), values.Generation, err
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:6])
 }
 
 // page is what the template is filled with.
@@ -52,6 +56,7 @@ type page struct {
 	GRPC       bool     // not HTTP
 	Buckets    []int    // all but the last
 	Rounds     [2]int   // of looking for a member that stands in
+	Word       string   // that marks a hop, the same before and after a reload
 	Hops       []int    // that a request has made when it comes to a member again
 	Last       int      // of them
 	Tries      int      // so many that a backup is reached when all of a slot refuse
@@ -70,6 +75,7 @@ type page struct {
 type group struct {
 	Name      string
 	At        netip.AddrPort
+	Seen      string // At, as nginx writes it in variables
 	Upstreams []upstream
 }
 
@@ -91,6 +97,7 @@ func newPage(l proxy.Layout) page {
 		Route:   routeDir(l),
 		Several: len(l.Members) > 1,
 		GRPC:    l.Protocol == proxy.GRPC,
+		Word:    digest([]byte("hop " + l.App + " " + l.Dir)),
 		Last:    min(len(l.Members), mostHops),
 		Connect: "5s",
 		Verb:    "proxy_pass", Set: "proxy_set_header", Scheme: "http://",
@@ -133,7 +140,7 @@ func newPage(l proxy.Layout) page {
 // slot; and one that keeps refusing is not asked for a while.
 func newGroup(members []proxy.Member, i int) group {
 	m := members[i]
-	g := group{Name: token(m.Name), At: m.Stable}
+	g := group{Name: token(m.Name), At: m.Stable, Seen: fmt.Sprintf("%s:%d", m.Stable.Addr(), m.Stable.Port())}
 	var others []netip.AddrPort
 	for j := 1; j < len(members); j++ {
 		others = append(others, members[(i+j)%len(members)].Stable)

@@ -244,7 +244,7 @@ func TestSwitchesBehindASiteWithTLSAndHTTP2FailNoRequest(t *testing.T) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range 3 { // connections, each with many requests at a time
-		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true} //nolint:gosec // of the test's own
+		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
 		defer transport.CloseIdleConnections()
 		for range 4 {
 			wg.Go(func() {

@@ -24,17 +24,20 @@ const defaultDir = "/var/lib/teal-lab"
 
 const usage = `Usage: teal-lab COMMAND [-dir DIR] [ARGUMENT...]
 
-Makes real hosts on this machine, each with its own network, disk, sshd, nginx
-and Docker Engine, and a host with a registry and git repositories.
+Makes real hosts on this machine, each with its own network, disk, sshd, proxy
+and Docker Engine, and a host with a registry and git repositories. With load
+balancers these run the proxy.
 
-  up         start hosts that stay: -hosts N, -engine docker, -sudo-password P
+  up         start hosts that stay: -hosts N, -proxy nginx|haproxy|none, -lb N,
+             -engine docker, -sudo-password P
   down       end them and remove all that is left, also after a crash
   status     the hosts, their addresses, and how they are
   env        what to export, for teal, ssh and git: eval "$(teal-lab env)"
   cut H      pull the network cable of a host
   heal H     plug it in again
   reboot H   cut the power of a host and switch it on again
-  demo       releases and a rollback under load, with a count: -teal PROGRAM
+  demo       releases and a rollback under load, with a count: -teal PROGRAM,
+             -hosts N, -proxy nginx|haproxy, -lb N
 
 Only root can do this.
 `
@@ -129,6 +132,8 @@ func (c *command) possible(config lab.Config) error {
 func (c *command) up(ctx context.Context, args []string) error {
 	config := lab.Config{Services: true, Detached: true}
 	c.flags.IntVar(&config.Hosts, "hosts", 2, "how many hosts")
+	c.flags.IntVar(&config.Balancers, "lb", 0, "how many load balancers, which run the proxy; 0: each host has its own")
+	c.flags.StringVar(&config.Proxy, "proxy", lab.Nginx, "nginx, haproxy or none")
 	c.flags.StringVar(&config.Engine, "engine", lab.Docker, "the hosts' container engine; empty for none")
 	c.flags.StringVar(&config.SudoPassword, "sudo-password", "", "what sudo asks the user deploy for; empty for nothing")
 	if err := c.parse(args, 0); err != nil {
@@ -144,7 +149,7 @@ func (c *command) up(ctx context.Context, args []string) error {
 		return err
 	}
 	fmt.Fprintf(c.Out, "%d hosts are up after %s. ssh -F %s/ssh_config h1; inventory: %s\n",
-		config.Hosts, time.Since(began).Round(10*time.Millisecond), l.Dir(), l.Inventory())
+		config.Hosts+config.Balancers, time.Since(began).Round(10*time.Millisecond), l.Dir(), l.Inventory())
 	return nil
 }
 
@@ -165,7 +170,7 @@ func (c *command) status(_ context.Context, args []string) error {
 	}
 	t := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "HOST\tADDRESS\tPOWER\tCABLE")
-	hosts := l.Hosts()
+	hosts := append(l.Hosts(), l.Balancers()...)
 	if l.Services() != nil {
 		hosts = append(hosts, l.Services())
 	}
@@ -220,6 +225,8 @@ func (c *command) demo(ctx context.Context, args []string) error {
 	var config demo.Config
 	c.flags.StringVar(&config.Teal, "teal", "bin/teal", "the program to show")
 	c.flags.IntVar(&config.Hosts, "hosts", 2, "how many hosts")
+	c.flags.StringVar(&config.Proxy, "proxy", lab.Nginx, "nginx or haproxy")
+	c.flags.IntVar(&config.Balancers, "lb", 0, "how many load balancers, which run the proxy; 0: each host has its own")
 	c.flags.DurationVar(&config.Settle, "settle", 5*time.Second, "how long the load runs before, between and after")
 	if err := c.parse(args, 0); err != nil {
 		return err

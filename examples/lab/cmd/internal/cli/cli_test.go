@@ -28,7 +28,7 @@ func run(t *testing.T, args ...string) (code int, out, stderr string) {
 }
 
 func TestLabIsMadeUsedAndUnmade(t *testing.T) {
-	if missing := lab.Missing(lab.Config{Services: true}); len(missing) > 0 {
+	if missing := lab.Missing(lab.Config{Services: true, Proxy: lab.HAProxy}); len(missing) > 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(missing)
 		}
@@ -42,14 +42,19 @@ func TestLabIsMadeUsedAndUnmade(t *testing.T) {
 		code  int
 		wants []string // in the output, or in what stands on standard error
 	}{
-		{"up", []string{"up", "-dir", dir, "-hosts", "1", "-engine", ""}, 0, []string{"1 hosts are up", "inventory.toml"}},
+		{
+			"up",
+			[]string{"up", "-dir", dir, "-hosts", "1", "-lb", "1", "-proxy", "haproxy", "-engine", ""},
+			0,
+			[]string{"2 hosts are up", "inventory.toml"},
+		},
 		{"up again", []string{"up", "-dir", dir, "-hosts", "1", "-engine", ""}, 1, []string{"not empty"}},
-		{"status", []string{"status", "-dir", dir}, 0, []string{"h1", "services", "on", "plugged in"}},
+		{"status", []string{"status", "-dir", dir}, 0, []string{"h1", "lb1", "services", "on", "plugged in"}},
 		{"env", []string{"env", "-dir", dir}, 0, []string{"export SSH_AUTH_SOCK='", `a lab'\''s folder/agent'`}},
 		{"cut", []string{"cut", "-dir", dir, "h1"}, 0, nil},
 		{"status of a cut cable", []string{"status", "-dir", dir}, 0, []string{"cut"}},
 		{"heal", []string{"heal", "-dir", dir, "h1"}, 0, nil},
-		{"reboot", []string{"reboot", "-dir", dir, "h1"}, 0, nil},
+		{"reboot", []string{"reboot", "-dir", dir, "lb1"}, 0, nil},
 		{"no such host", []string{"reboot", "-dir", dir, "h9"}, 2, []string{`no host is called "h9"`}},
 		{"down", []string{"down", "-dir", dir}, 0, nil},
 		{"down again", []string{"down", "-dir", dir}, 0, nil},
@@ -82,6 +87,7 @@ func TestCommandLinesThatAreNone(t *testing.T) {
 		{"a number that is none", []string{"up", "-hosts", "two"}, "invalid value"},
 		{"too many arguments", []string{"down", "h1"}, "0 arguments"},
 		{"too few", []string{"cut"}, "1 arguments"},
+		{"load balancers that are none", []string{"demo", "-lb", "many"}, "invalid value"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

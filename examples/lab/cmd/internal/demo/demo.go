@@ -10,6 +10,7 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,8 +32,10 @@ const longest = 10 * time.Minute
 
 // A Config says what to show.
 type Config struct {
-	Teal  string // the program
-	Hosts int
+	Teal      string // the program
+	Hosts     int
+	Proxy     string // lab.Nginx or lab.HAProxy; empty: lab.Nginx
+	Balancers int    // in front of the hosts; 0: each host has its own proxy
 
 	// Settle is how long the load runs before, between and after the runs of
 	// teal. Transfers last nearly as long, so that some are open at every
@@ -42,7 +45,7 @@ type Config struct {
 
 // Lab returns the lab that the demonstration starts, without a folder.
 func Lab(c Config) lab.Config {
-	return lab.Config{Hosts: c.Hosts, Engine: lab.Docker, Services: true}
+	return lab.Config{Hosts: c.Hosts, Balancers: c.Balancers, Proxy: c.Proxy, Engine: lab.Docker, Services: true}
 }
 
 // ErrBroken says that requests failed or were answered by the wrong side.
@@ -59,6 +62,9 @@ func Run(ctx context.Context, c Config, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.Proxy == lab.NoProxy {
+		return errors.New("without a proxy there is no switch to show")
+	}
 	if _, err := os.Stat(teal); err != nil {
 		return fmt.Errorf("find the program to show: %w", err)
 	}
@@ -69,7 +75,11 @@ func Run(ctx context.Context, c Config, out io.Writer) (err error) {
 	config := Lab(c)
 	config.Dir = dir
 	d := &demo{teal: teal, out: out, settle: c.Settle, began: time.Now()}
-	d.say("lab", "starting %s, a registry and a git server", count(c.Hosts, "host"))
+	proxies := " with " + cmp.Or(c.Proxy, lab.Nginx)
+	if c.Balancers > 0 {
+		proxies = ", " + count(c.Balancers, "load balancer") + proxies
+	}
+	d.say("lab", "starting %s%s, a registry and a git server", count(c.Hosts, "host"), proxies)
 	d.lab, err = lab.Start(ctx, config)
 	if err != nil {
 		return err
@@ -162,16 +172,23 @@ func (d *demo) serve(ctx context.Context, version string, args ...string) error 
 	if err != nil {
 		return fmt.Errorf("teal %s: %w", args[0], err)
 	}
+	var switches []load.Switch
 	for _, h := range res.Hosts {
 		if h.SwitchedAt.IsZero() || h.Version != version {
 			return fmt.Errorf("teal %s: %s is %s and serves %q, want a switch to %q %s", args[0], h.Host, h.State, h.Version, version, h.Error)
 		}
-		d.rec.Switched(load.Switch{Host: h.Host, Release: version, Began: began, Confirmed: h.SwitchedAt})
+		switches = append(switches, load.Switch{Host: h.Host, Release: version, Began: began, Confirmed: h.SwitchedAt})
 		gone := ""
 		if !h.BlueGoneAt.IsZero() {
 			gone = fmt.Sprintf(", blue gone at %s, %s later", clock(h.BlueGoneAt), short(h.BlueGoneAt.Sub(h.SwitchedAt)))
 		}
 		d.say(args[0], "%s: switched to release %s at %s in %.1f ms%s", h.Host, version, clock(h.SwitchedAt), h.SwitchMS, gone)
+	}
+	if len(d.lab.Balancers()) > 0 {
+		switches = []load.Switch{load.Together(switches)}
+	}
+	for _, s := range switches {
+		d.rec.Switched(s)
 	}
 	d.say(args[0], "%s after %s", res.Outcome, short(time.Since(began)))
 	return nil
@@ -214,18 +231,22 @@ func (d *demo) show(command string, e event) {
 	}
 }
 
-// startLoad puts load on all hosts; the function that it returns ends it.
+// startLoad puts load on all hosts that have a proxy; the function that it returns ends it.
 func (d *demo) startLoad(ctx context.Context) func() error {
 	config := load.Config{Net: d.lab.Network(), Clients: load.Mix(), Transfer: d.settle * 4 / 5, Duration: longest}
 	clients := 0
-	for _, h := range d.lab.Hosts() {
+	word := "host"
+	if len(d.lab.Balancers()) > 0 {
+		word = "load balancer"
+	}
+	for _, h := range d.lab.Fronts() {
 		config.Hosts = append(config.Hosts, load.Host{Name: h.Name, Addr: netip.AddrPortFrom(h.Addr, 80)})
 	}
 	for _, n := range config.Clients {
 		clients += n * len(config.Hosts)
 	}
 	d.say("load", "%d clients on %s: kept connections, new ones, POSTs, slow downloads and uploads, websockets",
-		clients, count(len(config.Hosts), "host"))
+		clients, count(len(config.Hosts), word))
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- load.Run(ctx, config, &d.rec) }()
