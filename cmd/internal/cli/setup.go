@@ -174,7 +174,8 @@ func setupState(p orchestrator.ProxySetup) string {
 
 func setupRow(p orchestrator.ProxySetup) map[string]any {
 	row := map[string]any{
-		"schema": 1, "host": p.Host, "missing": p.Missing, "changed": p.Changed, "warnings": p.Warnings, "usage": p.Usage,
+		"schema": 1, "host": p.Host, "missing": p.Missing, "changed": p.Changed,
+		"warnings": append([]string{}, p.Warnings...), "usage": p.Usage,
 	}
 	if p.Err != nil {
 		row["error"] = p.Err.Error()
