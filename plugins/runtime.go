@@ -159,6 +159,16 @@ type Container struct {
 	Created  time.Time
 }
 
+// HasLabels reports whether c carries all of the labels, as List wants it.
+func (c Container) HasLabels(labels map[string]string) bool {
+	for k, v := range labels {
+		if got, ok := c.Labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
 // A Restarter restarts a container's main process and keeps its file system:
 // ask grace, then force.
 type Restarter interface {
