@@ -62,6 +62,14 @@ func scratch(t *testing.T) string {
 	return dir
 }
 
+// empty checks that plugins have left nothing in dir.
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
 func alive(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	_, state, _ := strings.Cut(string(b), ") ")
@@ -137,9 +145,7 @@ func TestCloseEndsThePluginAndRemovesItsFolder(t *testing.T) {
 		}
 	}
 	awaitDead(t, pid)
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
-		t.Errorf("left behind: %v, %v", entries, err)
-	}
+	empty(t, dir)
 	if err := p.Runtime().Remove(context.Background(), plugintest.Local("here"), "id"); !errors.Is(err, plugins.Unavailable) {
 		t.Errorf("a call after Close: %v", err)
 	}
@@ -225,9 +231,7 @@ func TestFailedStartSaysWhy(t *testing.T) {
 			if strings.Count(err.Error(), "\n") > 1 {
 				t.Errorf("the error is long: %v", err)
 			}
-			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
-				t.Errorf("left behind: %v, %v", entries, err)
-			}
+			empty(t, dir)
 		})
 	}
 }

@@ -53,7 +53,7 @@ func across(t *testing.T, rt plugins.Runtime) *Client {
 		RegisterRuntimeServiceServer(s, newServer(rt, func(uint32) (grpc.ClientConnInterface, error) { return back, nil }))
 	})
 	c := newClient("test", there, lent, 1, func() string { return "its last words" })
-	if err := c.Configure(t.Context()); err != nil {
+	if err := c.Configure(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -232,7 +232,7 @@ func TestMethodOfALaterProtocolIsUnsupported(t *testing.T) {
 	if _, err := c.Probe(t.Context(), plugintest.Local("web1")); !errors.Is(err, plugins.Unsupported) {
 		t.Error(err)
 	}
-	if err := c.Configure(t.Context()); !errors.Is(err, plugins.Unsupported) {
+	if err := c.Configure(t.Context(), nil); !errors.Is(err, plugins.Unsupported) {
 		t.Error(err)
 	}
 }
