@@ -43,7 +43,7 @@ func TestDecodeSettings(t *testing.T) {
 			},
 			"",
 		},
-		{"unknown", map[string]any{"levle": 3}, settings{Level: 1}, "setting levle: there is no such setting"},
+		{"unknown", map[string]any{"depth": 3}, settings{Level: 1}, "setting depth: there is no such setting"},
 		{"hidden", map[string]any{"own": "x"}, settings{Level: 1}, "setting own: there is no such setting"},
 		{
 			"unknown within",

@@ -2,6 +2,9 @@
 // smallest up, and the tests that build them outside of teal's module and use
 // them through plugins/loader, as a deployment does.
 //
-// Hello is the smallest. Each folder is a program of its own: copy one, and
-// begin.
+//   - hello is the smallest.
+//   - process needs no container engine: an app is a process on the host. It is
+//     a module of its own, as yours would be.
+//
+// Each folder is a program of its own: copy one, and begin.
 package runtimes

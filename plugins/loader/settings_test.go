@@ -98,7 +98,7 @@ func settingPaths(err error) (paths []string) {
 	if s, ok := err.(*plugins.SettingError); ok { //nolint:errorlint // link by link
 		return []string{strings.Join(s.Path, ".")}
 	}
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // link by link
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range many.Unwrap() {
 			paths = append(paths, settingPaths(err)...)
 		}

@@ -111,7 +111,7 @@ func (s *suite) restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.says(ctx, c.ID, "", "touch", "/kept"); err != nil {
+	if err := s.says(ctx, c.ID, "", "touch", "kept"); err != nil {
 		return err
 	}
 	if err := rt.Restart(ctx, s.h, c.ID, time.Second); err != nil {
@@ -122,7 +122,7 @@ func (s *suite) restart(ctx context.Context) error {
 		return fmt.Errorf("afterwards: %+v, before: %+v, %w", cs, c, cmp.Or(err, errors.New("no error")))
 	}
 	return errors.Join(
-		s.says(ctx, c.ID, "/kept", "ls", "/kept"),
+		s.says(ctx, c.ID, "kept", "ls", "kept"),
 		wantKind(rt.Restart(ctx, s.h, s.label+"-missing", 0), plugins.NotFound, "a container that is not there"),
 	)
 }
@@ -135,7 +135,7 @@ func (s *suite) policy(ctx context.Context) error {
 	spec := s.spec("policy")
 	spec.Restart = plugins.RestartAlways
 	// It ends by itself and tells how often it was started.
-	spec.Command = []string{"sh", "-c", "echo x >>/starts; sleep 0.3"}
+	spec.Command = []string{"sh", "-c", "echo x >>starts; sleep 0.3"}
 	c, err := s.rt.Create(ctx, s.h, spec)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,10 +30,24 @@ type Options struct {
 	// next one too.
 	Publish netip.AddrPort
 
+	// Lacks is what the runtime cannot do. It is checked that it says so with
+	// an error of kind Unsupported.
+	Lacks []Ability
+
 	// Prefix begins the names of all containers; "": "teal-test". Containers
 	// whose label of that name is set are removed at the end.
 	Prefix string
 }
+
+// An Ability is something that an engine can do and a runtime without one may
+// lack.
+type Ability string
+
+// The abilities.
+const (
+	Limits         Ability = "limits of memory and CPU" // Spec.Memory and Spec.CPUs
+	ReadOnlyMounts Ability = "read-only mounts"         // Mount.ReadOnly
+)
 
 const (
 	checkTimeout = 30 * time.Second
@@ -164,6 +179,15 @@ func (s *suite) pull(ctx context.Context) error {
 	}
 	_, err = s.rt.Pull(ctx, s.h, plugins.PullRequest{Image: "teal.test/no-such-image:1", Policy: plugins.PullNever})
 	return wantKind(err, plugins.NotFound, "an image that is not there")
+}
+
+// lacks reports whether the runtime need not have an ability.
+func (s *suite) lacks(a Ability) bool { return slices.Contains(s.opts.Lacks, a) }
+
+// refuses checks that a runtime without an ability says so.
+func (s *suite) refuses(ctx context.Context, a Ability, spec plugins.Spec) error {
+	_, err := s.rt.Create(ctx, s.h, spec)
+	return errors.Join(wantKind(err, plugins.Unsupported, string(a)), s.absent(ctx, spec.Labels["name"]))
 }
 
 func onlyError(_ []byte, err error) error { return err }

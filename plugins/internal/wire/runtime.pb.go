@@ -1873,6 +1873,7 @@ type LocalCommandsResponse struct {
 	Stop          []string               `protobuf:"bytes,2,rep,name=stop,proto3" json:"stop,omitempty"`
 	Remove        []string               `protobuf:"bytes,3,rep,name=remove,proto3" json:"remove,omitempty"`
 	Error         *Error                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Port          uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1933,6 +1934,13 @@ func (x *LocalCommandsResponse) GetError() *Error {
 		return x.Error
 	}
 	return nil
+}
+
+func (x *LocalCommandsResponse) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
 }
 
 // CommandInput begins with start. The end of the stream is not the end of
@@ -2670,12 +2678,13 @@ const file_runtime_proto_rawDesc = "" +
 	"\fLogsResponse\x12\x18\n" +
 	"\x06output\x18\x01 \x01(\fH\x00R\x06output\x12-\n" +
 	"\x05error\x18\x02 \x01(\v2\x15.teal.plugin.v1.ErrorH\x00R\x05errorB\x06\n" +
-	"\x04part\"\x82\x01\n" +
+	"\x04part\"\x96\x01\n" +
 	"\x15LocalCommandsResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x03(\tR\x03pid\x12\x12\n" +
 	"\x04stop\x18\x02 \x03(\tR\x04stop\x12\x16\n" +
 	"\x06remove\x18\x03 \x03(\tR\x06remove\x12+\n" +
-	"\x05error\x18\x04 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\x83\x01\n" +
+	"\x05error\x18\x04 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\x12\x12\n" +
+	"\x04port\x18\x05 \x01(\rR\x04port\"\x83\x01\n" +
 	"\fCommandInput\x124\n" +
 	"\x05start\x18\x01 \x01(\v2\x1c.teal.plugin.v1.CommandStartH\x00R\x05start\x12\x16\n" +
 	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12\x1d\n" +

@@ -205,7 +205,7 @@ func (s *server) LocalCommands(ctx context.Context, req *StopRequest) (*LocalCom
 	ctx, h, done := s.begin(ctx, req.GetCall())
 	defer done()
 	cmds, err := rt.LocalCommands(ctx, h, req.GetId(), req.GetGrace().AsDuration())
-	return &LocalCommandsResponse{Pid: cmds.PID, Stop: cmds.Stop, Remove: cmds.Remove, Error: encodeError(err)}, nil
+	return &LocalCommandsResponse{Pid: cmds.PID, Stop: cmds.Stop, Remove: cmds.Remove, Port: uint32(cmds.Port), Error: encodeError(err)}, nil
 }
 
 func unsupported(call *Call, op string) *Error {

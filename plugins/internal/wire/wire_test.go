@@ -125,7 +125,7 @@ func (logger) Logs(_ context.Context, _ plugins.Host, id string, lines int, w io
 }
 
 func (locals) LocalCommands(_ context.Context, _ plugins.Host, id string, grace time.Duration) (plugins.LocalCommands, error) {
-	return plugins.LocalCommands{PID: []string{"p", id}, Stop: []string{"s", grace.String()}, Remove: []string{"r"}}, nil
+	return plugins.LocalCommands{PID: []string{"p", id}, Stop: []string{"s", grace.String()}, Remove: []string{"r"}, Port: 65535}, nil
 }
 
 func TestRuntimeHasExactlyTheOptionalInterfacesOfThePlugin(t *testing.T) {
@@ -205,7 +205,7 @@ func TestOptionalCalls(t *testing.T) {
 		t.Errorf("Logs that fail: %v", err)
 	}
 	got, err := c.LocalCommands(t.Context(), h, "a", 2*time.Second)
-	if diff := cmp.Diff(plugins.LocalCommands{PID: []string{"p", "a"}, Stop: []string{"s", "2s"}, Remove: []string{"r"}}, got); diff != "" || err != nil {
+	if diff := cmp.Diff(plugins.LocalCommands{PID: []string{"p", "a"}, Stop: []string{"s", "2s"}, Remove: []string{"r"}, Port: 65535}, got); diff != "" || err != nil {
 		t.Errorf("LocalCommands: %v %s", err, diff)
 	}
 }
