@@ -5,6 +5,8 @@
 //   - hello is the smallest.
 //   - process needs no container engine: an app is a process on the host. It is
 //     a module of its own, as yours would be.
+//   - shell drives any engine whose client takes docker's arguments. It is a
+//     shell script, without gRPC: see plugins/internal/execruntime.
 //
 // Each folder is a program of its own: copy one, and begin.
 package runtimes

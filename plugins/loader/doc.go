@@ -12,5 +12,8 @@
 // Linux the kernel's promise that it dies with teal. That is hygiene and not a
 // sandbox: a plugin runs as the operator and can read what the operator can.
 //
+// A program may also speak the protocol Exec, lines of JSON, one process for
+// each call: see plugins/internal/execruntime.
+//
 // The library is hashicorp/go-plugin; see plugins/internal/wire.
 package loader

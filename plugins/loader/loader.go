@@ -45,9 +45,21 @@ type Spec struct {
 	// hold.
 	Settings map[string]any
 
+	// Protocol is what the program speaks; "": GRPC.
+	Protocol Protocol
+
 	// StartTimeout bounds the time to the plugin's first answer; 0: 10 s.
 	StartTimeout time.Duration
 }
+
+// A Protocol is a way to speak with a plugin.
+type Protocol string
+
+// The protocols.
+const (
+	GRPC Protocol = "grpc" // go-plugin: one process as long as teal; package sdk speaks it
+	Exec Protocol = "exec" // lines of JSON, one process for each call: for shell scripts
+)
 
 // A Plugin is a runtime in a process of its own.
 type Plugin struct {
@@ -75,6 +87,9 @@ func Start(ctx context.Context, spec Spec) (*Plugin, error) {
 	}
 	if spec.Log == nil {
 		spec.Log = slog.New(slog.DiscardHandler)
+	}
+	if spec.Protocol == Exec {
+		return startExec(ctx, spec, path, dir)
 	}
 	p := &Plugin{dir: dir, process: newProcess(path, spec.Cmd, environment(dir))}
 	limit := cmp.Or(spec.StartTimeout, defaultStartTimeout)
@@ -197,15 +212,23 @@ func explain(err error) error {
 // last words.
 func (p *Plugin) Runtime() plugins.Runtime { return p.runtime }
 
-// PID returns the process id of the plugin.
-func (p *Plugin) PID() int { return p.process.pid() }
+// PID returns the process id of the plugin, 0 when each call has a process of
+// its own.
+func (p *Plugin) PID() int {
+	if p.process == nil {
+		return 0
+	}
+	return p.process.pid()
+}
 
 // Close ends the plugin, by force when it does not leave by itself within two
 // seconds, and removes its folder. It may be called more than once.
 func (p *Plugin) Close() error {
 	p.once.Do(func() {
-		defer time.AfterFunc(closeTimeout, p.process.abandon).Stop()
-		p.client.Kill()
+		if p.process != nil {
+			defer time.AfterFunc(closeTimeout, p.process.abandon).Stop()
+			p.client.Kill()
+		}
 		p.err = os.RemoveAll(p.dir)
 	})
 	return p.err
