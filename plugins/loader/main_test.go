@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 		sdk.Serve(struct{ plugins.Runtime }{&full{}})
 	case "settings":
 		sdk.Serve(&configured{})
+	case "flood":
+		sdk.Serve(&flood{})
 	case "exits":
 		fmt.Fprintln(os.Stderr, "cannot find my settings")
 		os.Exit(3)
@@ -114,6 +116,18 @@ func (c *configured) Configure(_ context.Context, settings map[string]any) error
 // Probe tells the settings.
 func (c *configured) Probe(context.Context, plugins.Host) (plugins.Info, error) {
 	return plugins.Info{Name: fmt.Sprintf("%#v", c.settings)}, nil
+}
+
+// flood is a runtime that writes more than anybody reads.
+type flood struct{ full }
+
+func (*flood) Remove(context.Context, plugins.Host, string) error {
+	line := strings.Repeat("x", 100)
+	for range 100_000 {
+		fmt.Fprintln(os.Stderr, line)
+	}
+	fmt.Fprint(os.Stderr, strings.Repeat("y", 1<<20)) // without an end
+	return nil
 }
 
 // full is a runtime with a behaviour for each fault.

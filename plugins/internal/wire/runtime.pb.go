@@ -37,7 +37,7 @@ const (
 type ConfigureRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	BrokerId      uint32                 `protobuf:"varint,1,opt,name=broker_id,json=brokerId,proto3" json:"broker_id,omitempty"`
-	Settings      []byte                 `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"` // a JSON object: [plugins.NAME.settings] of the app file
+	Settings      []byte                 `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"` // may be secret: a JSON object: [plugins.NAME.settings] of the app file
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -846,7 +846,7 @@ func (x *PullRequest) GetProgress() bool {
 type Auth struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Username      string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
-	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"` // secret
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1154,7 +1154,7 @@ type Spec struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Image         string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	Command       []string               `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
-	Env           map[string]string      `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Env           map[string]string      `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // may be secret
 	Labels        map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Mounts        []*Mount               `protobuf:"bytes,6,rep,name=mounts,proto3" json:"mounts,omitempty"`
 	Port          uint32                 `protobuf:"varint,7,opt,name=port,proto3" json:"port,omitempty"`
@@ -2048,7 +2048,7 @@ type CommandStart struct {
 	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
 	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // of the container; Exec only
 	Args          []string               `protobuf:"bytes,3,rep,name=args,proto3" json:"args,omitempty"`
-	Env           map[string]string      `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Env           map[string]string      `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // may be secret
 	Become        bool                   `protobuf:"varint,5,opt,name=become,proto3" json:"become,omitempty"`
 	Stdin         bool                   `protobuf:"varint,6,opt,name=stdin,proto3" json:"stdin,omitempty"`   // parts of standard input will follow
 	Stdout        bool                   `protobuf:"varint,7,opt,name=stdout,proto3" json:"stdout,omitempty"` // it is wanted
@@ -2538,10 +2538,10 @@ var File_runtime_proto protoreflect.FileDescriptor
 
 const file_runtime_proto_rawDesc = "" +
 	"\n" +
-	"\rruntime.proto\x12\x0eteal.plugin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"P\n" +
+	"\rruntime.proto\x12\x0eteal.plugin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n" +
 	"\x10ConfigureRequest\x12\x1b\n" +
-	"\tbroker_id\x18\x01 \x01(\rR\bbrokerId\x12\x1f\n" +
-	"\bsettings\x18\x02 \x01(\fB\x03\x80\x01\x01R\bsettings\"\xda\x01\n" +
+	"\tbroker_id\x18\x01 \x01(\rR\bbrokerId\x12\x1a\n" +
+	"\bsettings\x18\x02 \x01(\fR\bsettings\"\xda\x01\n" +
 	"\fCapabilities\x12\x18\n" +
 	"\arestart\x18\x01 \x01(\bR\arestart\x12,\n" +
 	"\x12set_restart_policy\x18\x02 \x01(\bR\x10setRestartPolicy\x12\x12\n" +
@@ -2593,10 +2593,10 @@ const file_runtime_proto_rawDesc = "" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x16\n" +
 	"\x06policy\x18\x03 \x01(\tR\x06policy\x12(\n" +
 	"\x04auth\x18\x04 \x01(\v2\x14.teal.plugin.v1.AuthR\x04auth\x12\x1a\n" +
-	"\bprogress\x18\x05 \x01(\bR\bprogress\"C\n" +
+	"\bprogress\x18\x05 \x01(\bR\bprogress\">\n" +
 	"\x04Auth\x12\x1a\n" +
-	"\busername\x18\x01 \x01(\tR\busername\x12\x1f\n" +
-	"\bpassword\x18\x02 \x01(\tB\x03\x80\x01\x01R\bpassword\"\x92\x01\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\"\x92\x01\n" +
 	"\fPullResponse\x12\x1c\n" +
 	"\bprogress\x18\x01 \x01(\fH\x00R\bprogress\x12-\n" +
 	"\x05image\x18\x02 \x01(\v2\x15.teal.plugin.v1.ImageH\x00R\x05image\x12-\n" +
@@ -2610,12 +2610,12 @@ const file_runtime_proto_rawDesc = "" +
 	"\x04spec\x18\x02 \x01(\v2\x14.teal.plugin.v1.SpecR\x04spec\"v\n" +
 	"\x0eCreateResponse\x127\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x19.teal.plugin.v1.ContainerR\tcontainer\x12+\n" +
-	"\x05error\x18\x02 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\x8a\x04\n" +
+	"\x05error\x18\x02 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\x85\x04\n" +
 	"\x04Spec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
-	"\acommand\x18\x03 \x03(\tR\acommand\x124\n" +
-	"\x03env\x18\x04 \x03(\v2\x1d.teal.plugin.v1.Spec.EnvEntryB\x03\x80\x01\x01R\x03env\x128\n" +
+	"\acommand\x18\x03 \x03(\tR\acommand\x12/\n" +
+	"\x03env\x18\x04 \x03(\v2\x1d.teal.plugin.v1.Spec.EnvEntryR\x03env\x128\n" +
 	"\x06labels\x18\x05 \x03(\v2 .teal.plugin.v1.Spec.LabelsEntryR\x06labels\x12-\n" +
 	"\x06mounts\x18\x06 \x03(\v2\x15.teal.plugin.v1.MountR\x06mounts\x12\x12\n" +
 	"\x04port\x18\a \x01(\rR\x04port\x12\x18\n" +
@@ -2689,12 +2689,12 @@ const file_runtime_proto_rawDesc = "" +
 	"\x05start\x18\x01 \x01(\v2\x1c.teal.plugin.v1.CommandStartH\x00R\x05start\x12\x16\n" +
 	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12\x1d\n" +
 	"\tstdin_end\x18\x03 \x01(\bH\x00R\bstdinEndB\x06\n" +
-	"\x04part\"\xb0\x02\n" +
+	"\x04part\"\xab\x02\n" +
 	"\fCommandStart\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.teal.plugin.v1.CallR\x04call\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
-	"\x04args\x18\x03 \x03(\tR\x04args\x12<\n" +
-	"\x03env\x18\x04 \x03(\v2%.teal.plugin.v1.CommandStart.EnvEntryB\x03\x80\x01\x01R\x03env\x12\x16\n" +
+	"\x04args\x18\x03 \x03(\tR\x04args\x127\n" +
+	"\x03env\x18\x04 \x03(\v2%.teal.plugin.v1.CommandStart.EnvEntryR\x03env\x12\x16\n" +
 	"\x06become\x18\x05 \x01(\bR\x06become\x12\x14\n" +
 	"\x05stdin\x18\x06 \x01(\bR\x05stdin\x12\x16\n" +
 	"\x06stdout\x18\a \x01(\bR\x06stdout\x12\x16\n" +
