@@ -105,7 +105,7 @@ func (s *suite) remove(ctx context.Context) error {
 func (s *suite) restart(ctx context.Context) error {
 	rt, ok := s.rt.(plugins.Restarter)
 	if !ok {
-		return nil
+		return errLacking
 	}
 	c, err := s.rt.Create(ctx, s.h, s.spec("restart"))
 	if err != nil {
@@ -130,7 +130,7 @@ func (s *suite) restart(ctx context.Context) error {
 func (s *suite) policy(ctx context.Context) error {
 	rt, ok := s.rt.(plugins.RestartPolicySetter)
 	if !ok {
-		return nil
+		return errLacking
 	}
 	spec := s.spec("policy")
 	spec.Restart = plugins.RestartAlways
@@ -168,7 +168,7 @@ func (s *suite) policy(ctx context.Context) error {
 func (s *suite) logs(ctx context.Context) error {
 	rt, ok := s.rt.(plugins.LogStreamer)
 	if !ok {
-		return nil
+		return errLacking
 	}
 	spec := s.spec("logs")
 	spec.Command = []string{"sh", "-c", "echo one; sleep 0.1; echo two >&2; sleep 0.1; echo three; sleep 100"}
@@ -196,7 +196,7 @@ func (s *suite) logs(ctx context.Context) error {
 func (s *suite) local(ctx context.Context) error {
 	rt, ok := s.rt.(plugins.LocalRemover)
 	if !ok {
-		return nil
+		return errLacking
 	}
 	c, err := s.rt.Create(ctx, s.h, s.spec("local"))
 	if err != nil {

@@ -63,13 +63,35 @@ const (
 //		t.Fatal(err)
 //	}
 func TestRuntime(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts Options) error {
+	var found []error
+	for _, c := range Report(ctx, rt, h, opts) {
+		if c.Err != nil {
+			found = append(found, fmt.Errorf("%s: %w", c.Name, c.Err))
+		}
+	}
+	return errors.Join(found...)
+}
+
+// A Check is what one part of the conformance test came to.
+type Check struct {
+	Name    string
+	Took    time.Duration
+	Skipped bool  // the runtime has no such ability, and need not
+	Err     error // what is wrong; nil: nothing
+}
+
+// Report does what TestRuntime does and tells of every check, in the order in
+// which a person should read them. When the first fails, which the others need,
+// there are no others.
+func Report(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts Options) []Check {
 	s := suite{rt: rt, h: h, opts: opts, label: cmp.Or(opts.Prefix, "teal-test")}
 	if s.opts.Serve == nil {
 		s.opts.Serve = []string{"httpd", "-f", "-p", "8080"}
 	}
 	// Pull makes the image known to the others.
-	if err := s.check(ctx, "probe and pull", (*suite).pull); err != nil {
-		return err
+	first := s.check(ctx, "probe and pull", (*suite).pull)
+	if first.Err != nil {
+		return []Check{first}
 	}
 	checks := []struct {
 		name string
@@ -89,7 +111,7 @@ func TestRuntime(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts O
 		{"logs", (*suite).logs},
 		{"local commands", (*suite).local},
 	}
-	found := make([]error, len(checks))
+	found := make([]Check, len(checks))
 	var all sync.WaitGroup
 	free := make(chan struct{}, atOnce)
 	for i, c := range checks {
@@ -100,8 +122,11 @@ func TestRuntime(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts O
 		})
 	}
 	all.Wait()
-	return errors.Join(found...)
+	return append([]Check{first}, found...)
 }
+
+// errLacking says that a runtime does not have what a check is about.
+var errLacking = errors.New("the runtime has no such ability")
 
 // A suite is one check of one run of TestRuntime.
 type suite struct {
@@ -114,7 +139,8 @@ type suite struct {
 }
 
 // check runs one check with containers of its own and removes them.
-func (s *suite) check(ctx context.Context, name string, run func(*suite, context.Context) error) error {
+func (s *suite) check(ctx context.Context, name string, run func(*suite, context.Context) error) Check {
+	began := time.Now()
 	if s.image.Reference != "" {
 		own := *s
 		s = &own
@@ -126,10 +152,13 @@ func (s *suite) check(ctx context.Context, name string, run func(*suite, context
 	if err == nil {
 		err = run(s, limited)
 	}
-	if err = errors.Join(err, s.clear(context.WithoutCancel(ctx))); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	c := Check{Name: name, Skipped: errors.Is(err, errLacking)}
+	if c.Skipped {
+		err = nil
 	}
-	return nil
+	c.Err = errors.Join(err, s.clear(context.WithoutCancel(ctx)))
+	c.Took = time.Since(began)
+	return c
 }
 
 // clear removes every container of the check.
