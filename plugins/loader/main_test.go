@@ -123,7 +123,7 @@ type flood struct{ full }
 
 func (*flood) Remove(context.Context, plugins.Host, string) error {
 	line := strings.Repeat("x", 100)
-	for range 100_000 {
+	for range 10_000 {
 		fmt.Fprintln(os.Stderr, line)
 	}
 	fmt.Fprint(os.Stderr, strings.Repeat("y", 1<<20)) // without an end

@@ -34,6 +34,9 @@ type Options struct {
 	// an error of kind Unsupported.
 	Lacks []Ability
 
+	// Timeout bounds each check, for a runtime that is slow; 0: 30 s.
+	Timeout time.Duration
+
 	// Prefix begins the names of all containers; "": "teal-test". Containers
 	// whose label of that name is set are removed at the end.
 	Prefix string
@@ -146,7 +149,7 @@ func (s *suite) check(ctx context.Context, name string, run func(*suite, context
 		s = &own
 	}
 	s.value = strings.ReplaceAll(name, " ", "-")
-	limited, cancel := context.WithTimeout(ctx, checkTimeout)
+	limited, cancel := context.WithTimeout(ctx, cmp.Or(s.opts.Timeout, checkTimeout))
 	defer cancel()
 	err := s.clear(limited) // what a run that was killed left behind
 	if err == nil {
@@ -163,7 +166,7 @@ func (s *suite) check(ctx context.Context, name string, run func(*suite, context
 
 // clear removes every container of the check.
 func (s *suite) clear(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.opts.Timeout, checkTimeout))
 	defer cancel()
 	cs, err := s.rt.List(ctx, s.h, map[string]string{s.label: s.value})
 	for _, c := range cs {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/internal/engine/enginetest"
@@ -45,7 +46,7 @@ func TestShellExampleDrivesAnEngine(t *testing.T) {
 		t.Error("it has an ability that it does not tell of")
 	}
 	err = plugintest.TestRuntime(t.Context(), p.Runtime(), e.Host("web1"), plugintest.Options{
-		Image: enginetest.Image, Policy: plugins.PullNever, Publish: netip.MustParseAddrPort("127.0.0.1:20001"),
+		Image: enginetest.Image, Policy: plugins.PullNever, Publish: netip.MustParseAddrPort("127.0.0.1:20001"), Timeout: 2 * time.Minute,
 	})
 	for _, found := range broken(err) {
 		if !strings.HasPrefix(found.Error(), "exec that is cancelled: the command goes on") {
