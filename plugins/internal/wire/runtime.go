@@ -139,6 +139,6 @@ func (c *Client) LocalCommands(ctx context.Context, h plugins.Host, id string, g
 	defer call.end()
 	resp, err := c.rpc.LocalCommands(hop, graceToWire(call.Call, id, grace))
 	return plugins.LocalCommands{
-		PID: resp.GetPid(), Stop: resp.GetStop(), Remove: resp.GetRemove(),
+		PID: resp.GetPid(), Stop: resp.GetStop(), Remove: resp.GetRemove(), Port: uint16(resp.GetPort()),
 	}, call.result(err, resp.GetError())
 }
