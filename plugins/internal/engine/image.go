@@ -21,7 +21,7 @@ import (
 
 // Pull implements plugins.Runtime.
 func (e *Engine) Pull(ctx context.Context, h plugins.Host, req plugins.PullRequest) (plugins.Image, error) {
-	name, id, err := parseImage(req.Image)
+	name, id, err := e.parseImage(req.Image)
 	if err != nil {
 		return plugins.Image{}, &plugins.Error{Op: "pull " + req.Image, Host: h.String(), Kind: plugins.Invalid, Err: err}
 	}
@@ -46,22 +46,35 @@ func (e *Engine) Pull(ctx context.Context, h plugins.Host, req plugins.PullReque
 	}
 	wanted := req.Image
 	if digest != "" {
-		wanted = reference.FamiliarName(name) + "@" + digest // what came, whatever the tag means by now
+		wanted = e.nameOf(name) + "@" + digest // what came, whatever the tag means by now
 	}
 	img, err := s.image(ctx, wanted, name)
 	return img, s.wrap(ctx, op, err)
 }
 
 // parseImage returns the name of an image, or its id when that is what it is.
-func parseImage(image string) (name reference.Named, id string, err error) {
+func (e *Engine) parseImage(image string) (name reference.Named, id string, err error) {
 	ref, err := reference.ParseAnyReference(image)
 	if err != nil {
 		return nil, "", err
 	}
-	if named, ok := ref.(reference.Named); ok {
-		return named, "", nil
+	named, ok := ref.(reference.Named)
+	if !ok {
+		return nil, ref.String(), nil
 	}
-	return nil, ref.String(), nil
+	if e.Qualified && !strings.HasPrefix(image, reference.Domain(named)+"/") {
+		return nil, "", fmt.Errorf("%s names no registry, and where a host would look for it is its own affair: write %s, or localhost/%s for an image that was built there",
+			image, named, image)
+	}
+	return named, "", nil
+}
+
+// nameOf returns the name of a repository as it is written in a reference.
+func (e *Engine) nameOf(name reference.Named) string {
+	if e.Qualified {
+		return name.Name()
+	}
+	return reference.FamiliarName(name)
 }
 
 // image looks for an image on the host. Its reference is never a tag, which
@@ -73,7 +86,7 @@ func (s *session) image(ctx context.Context, image string, name reference.Named)
 	}
 	if name != nil {
 		if d := digestOf(found.RepoDigests, name); d != "" {
-			return plugins.Image{Reference: reference.FamiliarName(name) + "@" + d, Digest: d}, nil
+			return plugins.Image{Reference: s.engine.nameOf(name) + "@" + d, Digest: d}, nil
 		}
 	}
 	return plugins.Image{Reference: found.ID, Digest: found.ID}, nil

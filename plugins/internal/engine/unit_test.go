@@ -29,7 +29,7 @@ import (
 func dockerEngine() *Engine {
 	return &Engine{
 		Name: "docker", Program: "docker", Sockets: []string{"/var/run/docker.sock"},
-		Rootless: "docker.sock", Start: "systemctl start docker",
+		Rootless: "docker.sock", Start: "systemctl start docker", Group: "docker",
 	}
 }
 
@@ -183,7 +183,7 @@ func TestParseImage(t *testing.T) {
 		"shop:1": false, "registry.test:5000/a/b:1": false, "shop@" + sum1: false,
 		sum1: true, strings.TrimPrefix(sum1, "sha256:"): true,
 	} {
-		name, id, err := parseImage(image)
+		name, id, err := dockerEngine().parseImage(image)
 		if err != nil || (id != "") != isID || (name == nil) != isID {
 			t.Errorf("%s: %v, %q, %v", image, name, id, err)
 		}
