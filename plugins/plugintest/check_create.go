@@ -19,11 +19,16 @@ func (s *suite) create(ctx context.Context) error {
 	spec := s.spec("create")
 	spec.Command, spec.Port, spec.Publish = s.opts.Serve, 8080, s.opts.Publish
 	spec.Memory, spec.CPUs, spec.StopGrace = 64<<20, 0.5, 2*time.Second
+	var all []error
+	if s.opts.Unlimited {
+		_, err := s.rt.Create(ctx, s.h, spec)
+		all = append(all, wantKind(err, plugins.Unsupported, "a limit that would be ignored"), s.absent(ctx, "create"))
+		spec.Memory, spec.CPUs = 0, 0
+	}
 	c, err := s.rt.Create(ctx, s.h, spec)
 	if err != nil {
-		return err
+		return errors.Join(append(all, err)...)
 	}
-	var all []error
 	if c.ID == "" || c.Name != spec.Name || c.Image != spec.Image || c.Status != plugins.StatusRunning || c.PID <= 0 || c.Created.IsZero() {
 		all = append(all, fmt.Errorf("the container is %+v", c))
 	}

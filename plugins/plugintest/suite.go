@@ -29,6 +29,10 @@ type Options struct {
 	// next one too.
 	Publish netip.AddrPort
 
+	// Unlimited says that the runtime cannot limit memory and processors on
+	// this host: then Create must refuse to.
+	Unlimited bool
+
 	// Prefix begins the names of all containers; "": "teal-test". Containers
 	// whose label of that name is set are removed at the end.
 	Prefix string

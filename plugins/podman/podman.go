@@ -27,6 +27,9 @@ package podman
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"path"
 	"time"
 
 	"github.com/teal-deploy/teal/plugins"
@@ -65,6 +68,7 @@ func New(sockets ...string) *Runtime {
 		Sockets:   sockets,
 		Start:     "systemctl start podman.socket",
 		Qualified: true,
+		Renames:   true,
 	}
 	if len(sockets) == 0 {
 		e.Locate = locate
@@ -81,7 +85,31 @@ func (r *Runtime) Create(ctx context.Context, h plugins.Host, spec plugins.Spec)
 	if spec.StopGrace == 0 {
 		spec.StopGrace = stopGrace
 	}
+	if err := r.sources(ctx, h, spec); err != nil {
+		return plugins.Container{}, err
+	}
 	return r.driven.Create(ctx, h, spec)
+}
+
+// sources checks that the folders that spec mounts are there: Podman would
+// make what is missing.
+func (r *Runtime) sources(ctx context.Context, h plugins.Host, spec plugins.Spec) error {
+	for _, m := range spec.Mounts {
+		if !path.IsAbs(m.Source) {
+			continue // a volume
+		}
+		err := h.Run(ctx, &plugins.Command{Args: []string{"test", "-e", m.Source}, Become: !r.own})
+		if _, ok := errors.AsType[*plugins.ExitError](err); ok {
+			err = &plugins.Error{
+				Op: "create " + spec.Name, Host: h.String(), Kind: plugins.Invalid,
+				Err: fmt.Errorf("%s, which is to be mounted at %s, is not there, or the login user may not see it", m.Source, m.Target),
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Probe implements plugins.Runtime. It looks first for what a host may lack.

@@ -1,6 +1,7 @@
 package podman_test
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"os"
@@ -63,38 +64,30 @@ func asPlugin(t *testing.T) plugins.Runtime {
 
 func TestConformance(t *testing.T) {
 	p := enginetest.RequirePodman(t, shared.start)
-	for i, tt := range []struct {
-		name   string
-		user   string
-		plugin bool
-		serve  bool
-		noUnix bool
-	}{
-		{name: "root, at its socket", serve: true},
-		{name: "rootless, as a plugin, at its socket over a bridge", user: enginetest.User, plugin: true, serve: true, noUnix: true},
-		{name: "root, as a plugin, with a service for each operation", plugin: true},
-		{name: "rootless, with a service for each operation", user: enginetest.User},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if tt.serve {
-				p.Serve(t, tt.user)
-			}
-			var rt plugins.Runtime = podman.New()
-			if tt.plugin {
-				rt = asPlugin(t)
-			}
-			h := p.Host("web1", tt.user)
+	for i, user := range []string{"", enginetest.User} {
+		name := cmp.Or(user, "root")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := p.Host("web1", user)
 			h.Env = []string{"XDG_RUNTIME_DIR=" + enginetest.RuntimeDir}
-			h.NoUnix = tt.noUnix
-			err := plugintest.TestRuntime(context.Background(), rt, h, plugintest.Options{
-				Image:   enginetest.Image,
-				Policy:  plugins.PullNever,
-				Publish: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(20001+2*i)),
-				Prefix:  "teal-test-" + string(rune('a'+i)),
-			})
-			if err != nil {
-				t.Fatal(err)
+			opts := plugintest.Options{
+				Image: enginetest.Image, Policy: plugins.PullNever,
+				Publish:   netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(20001+2*i)),
+				Unlimited: user != "" && !p.Unified(),
+				Prefix:    "teal-test-" + name,
 			}
+			t.Run("plugin with a service for each operation", func(t *testing.T) {
+				if err := plugintest.TestRuntime(context.Background(), asPlugin(t), h, opts); err != nil {
+					t.Error(err)
+				}
+			})
+			t.Run("in process at a socket over a bridge", func(t *testing.T) {
+				p.Serve(t, user)
+				h.NoUnix = true
+				if err := plugintest.TestRuntime(context.Background(), podman.New(), h, opts); err != nil {
+					t.Error(err)
+				}
+			})
 		})
 	}
 }

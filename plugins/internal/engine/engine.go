@@ -34,6 +34,10 @@ type Engine struct {
 	// registry is Invalid, and no registry is left out of a reference.
 	Qualified bool
 
+	// Renames says that the engine calls a container's image by any name that
+	// it has for it, not by the one that the container was made with.
+	Renames bool
+
 	mu    sync.Mutex
 	known map[string]*way // by the host's name
 }

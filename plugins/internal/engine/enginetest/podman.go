@@ -45,8 +45,8 @@ func RequirePodman(tb testing.TB, start func() (*Podman, error)) *Podman {
 	return p
 }
 
-// confine moves the shell into a control group $2 of its own and then becomes
-// the rest of its arguments.
+// confine moves the shell into a new control group $1 and then becomes the
+// rest of its arguments.
 const confine = `set -e
 for top in /sys/fs/cgroup /sys/fs/cgroup/*; do
 	[ -e "$top/cgroup.procs" ] || continue
@@ -56,6 +56,14 @@ for top in /sys/fs/cgroup /sys/fs/cgroup/*; do
 	done
 	echo $$ >"$top/$1/cgroup.procs"
 done
+shift
+exec "$@"`
+
+// join moves the shell into the control group $1 and then becomes the rest of
+// its arguments.
+const join = `for dir in "/sys/fs/cgroup/$1" "/sys/fs/cgroup/$1/init" /sys/fs/cgroup/*/"$1"; do
+	if [ -e "$dir/cgroup.procs" ]; then echo $$ >"$dir/cgroup.procs"; fi
+done 2>/dev/null
 shift
 exec "$@"`
 
@@ -109,6 +117,10 @@ echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy
 for port in 5001 5002 5003 5004; do
 	printf '[[registry]]\nlocation = "127.0.0.1:%s"\ninsecure = true\n' "$port"
 done >/etc/containers/registries.conf
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then # processes are in the leaves alone
+	mkdir /sys/fs/cgroup/init
+	echo 0 >/sys/fs/cgroup/init/cgroup.procs
+fi
 mount --make-rshared /
 touch /run/furnished
 while :; do
@@ -149,6 +161,12 @@ func StartPodman() (*Podman, error) {
 	return p, nil
 }
 
+// Unified reports whether control groups are those of version 2.
+func (p *Podman) Unified() bool {
+	_, err := os.Stat(fmt.Sprintf("/proc/%d/root/sys/fs/cgroup/cgroup.controllers", p.pid))
+	return err == nil
+}
+
 // Podman runs Podman's own client as a user, "" for root, and returns what it
 // wrote to standard output.
 func (p *Podman) Podman(user string, stdin io.Reader, args ...string) (string, error) {
@@ -176,7 +194,8 @@ func (p *Place) as(user string, env, args []string) []string {
 	set := []string{"/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home}
 	words := append(become, set...)
 	words = append(words, env...)
-	return p.Enter(append(words, args...)...)
+	words = p.Enter(append(words, args...)...)
+	return append([]string{"sh", "-c", join, "sh", p.cgroup}, words...)
 }
 
 // Serve starts a service of Podman for a user, "" for root, at its usual
