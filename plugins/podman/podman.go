@@ -62,13 +62,14 @@ var (
 // it is.
 func New(sockets ...string) *Runtime {
 	e := &engine.Engine{
-		Name:      "podman",
-		Component: "Podman Engine",
-		Program:   "podman",
-		Sockets:   sockets,
-		Start:     "systemctl start podman.socket",
-		Qualified: true,
-		Renames:   true,
+		Name:       "podman",
+		Component:  "Podman Engine",
+		Program:    "podman",
+		Sockets:    sockets,
+		Start:      "systemctl start podman.socket",
+		Qualified:  true,
+		Renames:    true,
+		StopsFirst: true,
 	}
 	if len(sockets) == 0 {
 		e.Locate = locate

@@ -62,32 +62,44 @@ func asPlugin(t *testing.T) plugins.Runtime {
 	return p.Runtime()
 }
 
+// remove removes a container at the end of a test.
+func remove(t *testing.T, rt plugins.Runtime, h plugins.Host, id string) {
+	t.Helper()
+	if err := rt.Remove(context.Background(), h, id); err != nil {
+		t.Error(err)
+	}
+}
+
+// session is what an SSH server sets for the user's sessions.
+func session() []string { return []string{"XDG_RUNTIME_DIR=" + enginetest.RuntimeDir} }
+
 func TestConformance(t *testing.T) {
 	p := enginetest.RequirePodman(t, shared.start)
-	for i, user := range []string{"", enginetest.User} {
-		name := cmp.Or(user, "root")
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		user string
+		port uint16
+		rt   func(*testing.T) plugins.Runtime
+	}{
+		{"root, in process, at a socket", "", 20001, func(t *testing.T) plugins.Runtime {
+			p.Serve(t, "")
+			return podman.New()
+		}},
+		{"rootless, as a plugin, with a service for each operation", enginetest.User, 20003, asPlugin},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := p.Host("web1", user)
-			h.Env = []string{"XDG_RUNTIME_DIR=" + enginetest.RuntimeDir}
-			opts := plugintest.Options{
+			h := p.Host("web1", tt.user)
+			h.Env = session()
+			err := plugintest.TestRuntime(context.Background(), tt.rt(t), h, plugintest.Options{
 				Image: enginetest.Image, Policy: plugins.PullNever,
-				Publish:   netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(20001+2*i)),
-				Unlimited: user != "" && !p.Unified(),
-				Prefix:    "teal-test-" + name,
+				Publish:   netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), tt.port),
+				Unlimited: tt.user != "" && !p.Unified(),
+				Prefix:    "teal-test-" + cmp.Or(tt.user, "root"),
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
-			t.Run("plugin with a service for each operation", func(t *testing.T) {
-				if err := plugintest.TestRuntime(context.Background(), asPlugin(t), h, opts); err != nil {
-					t.Error(err)
-				}
-			})
-			t.Run("in process at a socket over a bridge", func(t *testing.T) {
-				p.Serve(t, user)
-				h.NoUnix = true
-				if err := plugintest.TestRuntime(context.Background(), podman.New(), h, opts); err != nil {
-					t.Error(err)
-				}
-			})
 		})
 	}
 }

@@ -153,6 +153,12 @@ func (e *Engine) Remove(ctx context.Context, h plugins.Host, id string) error {
 }
 
 func (s *session) remove(ctx context.Context, id string) error {
+	if s.engine.StopsFirst {
+		_, err := s.api.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: seconds(0)})
+		if err := unlessGone(err); err != nil && !contains(err, "container state improper") {
+			return err
+		}
+	}
 	_, err := s.api.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && contains(err, "removal of container", "is already in progress") {
 		return s.awaitGone(ctx, id)

@@ -34,6 +34,10 @@ type Engine struct {
 	// registry is Invalid, and no registry is left out of a reference.
 	Qualified bool
 
+	// StopsFirst says that the engine, told to remove a container by force,
+	// asks it to end first and waits as long as for a stop.
+	StopsFirst bool
+
 	// Renames says that the engine calls a container's image by any name that
 	// it has for it, not by the one that the container was made with.
 	Renames bool

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/teal-deploy/teal/plugins"
 )
@@ -40,16 +41,33 @@ func (e *Engine) Pull(ctx context.Context, h plugins.Host, req plugins.PullReque
 			return plugins.Image{}, s.fault(op, plugins.NotFound, errors.New("the host does not have this image, and it is not to be pulled"))
 		}
 	}
-	digest, err := s.pull(ctx, name, req)
+	sum, err := s.pull(ctx, name, req)
+	if err == nil && sum == "" {
+		sum, err = s.pulledDigest(ctx, name, req)
+	}
 	if err != nil {
 		return plugins.Image{}, err
 	}
-	wanted := req.Image
-	if digest != "" {
-		wanted = e.nameOf(name) + "@" + digest // what came, whatever the tag means by now
+	if sum == "" {
+		img, err := s.image(ctx, req.Image, name)
+		return img, s.wrap(ctx, op, err)
 	}
-	img, err := s.image(ctx, wanted, name)
+	// What came, whatever the tag means by now.
+	pinned, err := pin(name, sum)
+	if err != nil {
+		return plugins.Image{}, s.fault(op, plugins.Invalid, err)
+	}
+	img, err := s.image(ctx, pinned.String(), pinned)
 	return img, s.wrap(ctx, op, err)
+}
+
+// pin names one image of a repository.
+func pin(name reference.Named, sum string) (reference.Named, error) {
+	d, err := digest.Parse(sum)
+	if err != nil {
+		return nil, err
+	}
+	return reference.WithDigest(reference.TrimNamed(name), d)
 }
 
 // parseImage returns the name of an image, or its id when that is what it is.
@@ -96,23 +114,60 @@ func (s *session) image(ctx context.Context, image string, name reference.Named)
 // one that name itself carries, else the least of those that the host has
 // seen there. "" when the image never was in that repository.
 func digestOf(repoDigests []string, name reference.Named) string {
-	var found []string
+	found := digestsOf(repoDigests, name)
+	if d, ok := name.(reference.Digested); ok && slices.Contains(found, d.Digest()) {
+		return d.Digest().String()
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	return found[0].String()
+}
+
+// digestsOf returns all digests by which name's repository knows an image, the
+// least first.
+func digestsOf(repoDigests []string, name reference.Named) []digest.Digest {
+	var found []digest.Digest
 	for _, rd := range repoDigests {
 		ref, err := reference.ParseNormalizedNamed(rd)
 		if err != nil || ref.Name() != name.Name() {
 			continue
 		}
 		if d, ok := ref.(reference.Digested); ok {
-			found = append(found, d.Digest().String())
+			found = append(found, d.Digest())
 		}
 	}
-	if d, ok := name.(reference.Digested); ok && slices.Contains(found, d.Digest().String()) {
-		return d.Digest().String()
+	slices.Sort(found)
+	return found
+}
+
+// pulledDigest returns the digest of an image that has just been pulled from
+// an engine that does not tell. Such an engine gives an image, under each of
+// its names, the digests of all: also one of a manifest that was made on the
+// host and that the registry never saw. So the registry is asked for each.
+func (s *session) pulledDigest(ctx context.Context, name reference.Named, req plugins.PullRequest) (string, error) {
+	if d, ok := name.(reference.Digested); ok {
+		return d.Digest().String(), nil
 	}
-	if len(found) == 0 {
-		return ""
+	found, err := s.api.ImageInspect(ctx, name.String())
+	if err != nil {
+		return "", s.wrap(ctx, "pull "+req.Image, err)
 	}
-	return slices.Min(found)
+	digests := digestsOf(found.RepoDigests, name)
+	req.Progress = nil
+	for _, d := range digests {
+		if len(digests) == 1 {
+			return d.String(), nil
+		}
+		pinned, err := pin(name, d.String())
+		if err != nil {
+			return "", s.fault("pull "+req.Image, plugins.Invalid, err)
+		}
+		if _, err := s.pull(ctx, pinned, req); !errors.Is(err, plugins.NotFound) {
+			return d.String(), err
+		}
+	}
+	return "", nil
 }
 
 // pull downloads an image and returns the digest that the registry gave it.
@@ -133,7 +188,7 @@ func (s *session) pull(ctx context.Context, name reference.Named, req plugins.Pu
 		return "", s.pullError(ctx, op, err)
 	}
 	defer func() { _ = stream.Close() }()
-	var digest string
+	var sum string
 	show := progress{w: req.Progress, layers: make(map[string]layer)}
 	for m, err := range stream.JSONMessages(ctx) {
 		// A pull that fails after it began says so inside the stream.
@@ -144,11 +199,11 @@ func (s *session) pull(ctx context.Context, name reference.Named, req plugins.Pu
 			return "", s.pullError(ctx, op, err)
 		}
 		if d, ok := strings.CutPrefix(m.Status, "Digest: "); ok {
-			digest = d
+			sum = d
 		}
 		show.see(m)
 	}
-	return digest, nil
+	return sum, nil
 }
 
 // pullError tells apart what an engine reports alike: what the registry said
