@@ -70,9 +70,6 @@ func remove(t *testing.T, rt plugins.Runtime, h plugins.Host, id string) {
 	}
 }
 
-// session is what an SSH server sets for the user's sessions.
-func session() []string { return []string{"XDG_RUNTIME_DIR=" + enginetest.RuntimeDir} }
-
 func TestConformance(t *testing.T) {
 	p := enginetest.RequirePodman(t, shared.start)
 	for _, tt := range []struct {
@@ -90,7 +87,7 @@ func TestConformance(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			h := p.Host("web1", tt.user)
-			h.Env = session()
+			h.Env = enginetest.Session(tt.user)
 			err := plugintest.TestRuntime(context.Background(), tt.rt(t), h, plugintest.Options{
 				Image: enginetest.Image, Policy: plugins.PullNever,
 				Publish:   netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), tt.port),

@@ -65,10 +65,12 @@ func TestPullFromARegistry(t *testing.T) {
 
 func TestMovedTagMeansWhatTheRegistrySays(t *testing.T) {
 	p := enginetest.RequirePodman(t, shared.start)
-	p.Serve(t, "")
+	// Root pushes: its storage knows the image by digests of its own, too.
+	p.Serve(t, enginetest.User)
 	name := p.Registry(t, 5003, "", "") + "/moved:1"
 	p.Push(t, name, nil)
-	rt, h := podman.New(), p.Host("web1", "")
+	rt, h := podman.New(), p.Host("web1", enginetest.User)
+	h.Env = enginetest.Session(enginetest.User)
 	var lines bytes.Buffer
 	pull := func(policy plugins.PullPolicy) plugins.Image {
 		t.Helper()
@@ -80,7 +82,7 @@ func TestMovedTagMeansWhatTheRegistrySays(t *testing.T) {
 	}
 	first := pull(plugins.PullAlways)
 	p.PushOther(t, name)
-	if _, err := p.Podman("", nil, "tag", first.Reference, name); err != nil { // the host still has the old one
+	if _, err := p.Podman(enginetest.User, nil, "tag", first.Reference, name); err != nil { // the host still has the old one
 		t.Fatal(err)
 	}
 	if got := pull(plugins.PullMissing); got != first {

@@ -26,8 +26,16 @@ const (
 	uid  = 4242
 )
 
-// RuntimeDir is what XDG_RUNTIME_DIR should be for User.
-const RuntimeDir = "/run/user/4242"
+const runtimeDir = "/run/user/4242"
+
+// Session returns what an SSH server sets for a user's sessions, beside what
+// it sets for all.
+func Session(user string) []string {
+	if user == "" {
+		return nil
+	}
+	return []string{"XDG_RUNTIME_DIR=" + runtimeDir}
+}
 
 // Podman is a place with Podman, for root and for User. No service of it runs
 // until Serve.
@@ -101,6 +109,9 @@ mkdir -p /var/lib/containers /var/lib/cni /var/lib/systemd
 mount --bind "$1/storage" /var/lib/containers
 mount -t tmpfs -o mode=755 tmpfs /var/lib/cni
 mount -t tmpfs -o mode=755 tmpfs /var/lib/systemd
+mkdir -p /etc/sudoers.d
+mount -t tmpfs -o mode=750 tmpfs /etc/sudoers.d
+echo "$2 ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/$2
 mkdir -p /dev/net
 mount -t tmpfs -o mode=755 tmpfs /dev/net
 mknod -m 666 /dev/net/tun c 10 200
@@ -170,7 +181,7 @@ func (p *Podman) Unified() bool {
 // Podman runs Podman's own client as a user, "" for root, and returns what it
 // wrote to standard output.
 func (p *Podman) Podman(user string, stdin io.Reader, args ...string) (string, error) {
-	words := p.as(user, []string{"XDG_RUNTIME_DIR=" + RuntimeDir}, append([]string{"podman"}, args...))
+	words := p.as(user, Session(user), append([]string{"podman"}, args...))
 	cmd := exec.CommandContext(context.Background(), words[0], words[1:]...)
 	cmd.Stdin = stdin
 	var stderr bytes.Buffer
@@ -204,10 +215,10 @@ func (p *Podman) Serve(tb testing.TB, user string) (end func()) {
 	tb.Helper()
 	socket := "/run/podman/podman.sock"
 	if user != "" {
-		socket = RuntimeDir + "/podman/podman.sock"
+		socket = runtimeDir + "/podman/podman.sock"
 	}
 	script := `mkdir -p "${1%/*}" && exec podman system service --time=0 "unix://$1"`
-	args := p.as(user, []string{"XDG_RUNTIME_DIR=" + RuntimeDir}, []string{"sh", "-c", script, "sh", socket})
+	args := p.as(user, Session(user), []string{"sh", "-c", script, "sh", socket})
 	cmd := exec.CommandContext(context.Background(), args[0], args[1:]...)
 	ended, err := start(cmd)
 	if err != nil {
