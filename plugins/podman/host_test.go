@@ -259,6 +259,38 @@ func TestSessionWithoutARuntimeFolderSeesTheSameContainers(t *testing.T) {
 	checkLocal(t, without, c, cmds)
 }
 
+// Where neither systemd nor the operator makes one, Podman has its own place.
+func TestUserWithoutARuntimeFolderIsServed(t *testing.T) {
+	p := enginetest.RequirePodman(t, shared.start)
+	h := newHost(t, p, "bare")
+	home := h.root(`
+		echo "bare:x:4343:4343::$1/bare:/bin/sh" >>/etc/passwd
+		echo "bare:x:4343:" >>/etc/group
+		echo "bare:200000:65536" | tee -a /etc/subuid >>/etc/subgid
+		mkdir -p "$1/bare" && chown 4343:4343 "$1/bare" && echo "$1/bare"`, p.Dir)
+	h.Env = []string{"HOME=" + home}
+	archive, err := p.Podman("", nil, "save", enginetest.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Run(t.Context(), &plugins.Command{Args: []string{"podman", "load"}, Stdin: strings.NewReader(archive)}); err != nil {
+		t.Fatal(err)
+	}
+	rt := podman.New()
+	c, err := rt.Create(t.Context(), h, sleeper(t, rt, h))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmds, err := rt.LocalCommands(t.Context(), h, c.ID, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkLocal(t, h, c, cmds)
+	if got := h.traces(); got != "" {
+		t.Errorf("left behind: %s", got)
+	}
+}
+
 // checkLocal runs the commands, each twice, as teal's teardown may.
 func checkLocal(t *testing.T, h plugins.Host, c plugins.Container, cmds plugins.LocalCommands) {
 	t.Helper()
@@ -298,8 +330,7 @@ func TestRootsSocketIsReachedWithBecomeWhenItIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkLocal(t, h, c, cmds)
-	h.Sudo = false
-	_, err = podman.New(socket).Probe(t.Context(), h)
+	_, err = podman.New(socket).Probe(t.Context(), newHost(t, p, enginetest.User))
 	if !errors.Is(err, plugins.Denied) || !strings.Contains(err.Error(), "set become") || strings.Contains(err.Error(), "usermod") {
 		t.Errorf("without become: %v", err)
 	}

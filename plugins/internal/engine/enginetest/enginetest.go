@@ -150,7 +150,7 @@ func (e *Engine) Docker(stdin io.Reader, args ...string) (string, error) {
 // PathWithout returns a PATH in which a program is not found.
 func (p *Place) PathWithout(tb testing.TB, names ...string) string {
 	tb.Helper()
-	dir, err := os.MkdirTemp(p.Dir, "path")
+	dir, err := os.MkdirTemp(p.Dir, "path") //nolint:usetesting // a place may see no other folder
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,12 +91,13 @@ echo "$hierarchies" | while read -r kind dir type options rest; do
 	mount -t "$type" ${options:+-o "$options"} "$kind" "$dir"
 done
 mkdir -p "$1/storage" "$1/etc" "$1/home"
-for f in passwd group subuid subgid; do cp "/etc/$f" "$1/etc/"; done
+for f in passwd group shadow subuid subgid; do cp -p "/etc/$f" "$1/etc/"; done
 echo "$2:x:$3:$3::$1/home:/bin/sh" >>"$1/etc/passwd"
 echo "$2:x:$3:" >>"$1/etc/group"
+echo "$2:*:19000:0:99999:7:::" >>"$1/etc/shadow"
 echo "$2:100000:65536" >>"$1/etc/subuid"
 echo "$2:100000:65536" >>"$1/etc/subgid"
-for f in passwd group subuid subgid; do mount --bind "$1/etc/$f" "/etc/$f"; done
+for f in passwd group shadow subuid subgid; do mount --bind "$1/etc/$f" "/etc/$f"; done
 chown "$3:$3" "$1/home"
 mount --bind "$1" /mnt
 mount -t tmpfs -o mode=1777 tmpfs /tmp
@@ -282,7 +284,7 @@ func (l *Login) Run(ctx context.Context, cmd *plugins.Command) error {
 	}
 	env := l.Env
 	for k, v := range cmd.Env {
-		env = append(env[:len(env):len(env)], k+"="+v)
+		env = append(slices.Clip(env), k+"="+v)
 	}
 	inner.Args = l.Place.as(user, env, cmd.Args)
 	err := l.Host.Run(ctx, &inner)

@@ -37,7 +37,7 @@ func (p *Place) Registry(tb testing.TB, port int, user, password string) string 
 		}
 		tb.Skip(err)
 	}
-	dir, err := os.MkdirTemp(p.Dir, "registry")
+	dir, err := os.MkdirTemp(p.Dir, "registry") //nolint:usetesting // a place may see no other folder
 	if err != nil {
 		tb.Fatal(err)
 	}
