@@ -147,23 +147,20 @@ func (h *host) traces() string {
 
 func TestServiceIsGoneWithItsOperation(t *testing.T) {
 	p := enginetest.RequirePodman(t, shared.start)
-	for _, user := range []string{"", enginetest.User} {
-		for _, bridged := range []bool{false, true} {
-			h := newHost(t, p, user)
-			h.NoUnix = bridged
-			rt := podman.New()
-			c, err := rt.Create(t.Context(), h, sleeper(t, rt, h))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := h.traces(); got != "" {
-				t.Errorf("user %q, bridged %v: left behind: %s", user, bridged, got)
-			}
-			var out bytes.Buffer
-			if err := rt.Exec(t.Context(), h, c.ID, &plugins.Command{Args: []string{"echo", "up"}, Stdout: &out}); err != nil || out.String() != "up\n" {
-				t.Errorf("user %q, bridged %v: %q, %v", user, bridged, &out, err)
-			}
-			remove(t, rt, h, c.ID)
+	for user, bridged := range map[string]bool{"": true, enginetest.User: false} {
+		h := newHost(t, p, user)
+		h.NoUnix = bridged
+		rt := podman.New()
+		c, err := rt.Create(t.Context(), h, sleeper(t, rt, h))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := h.traces(); got != "" {
+			t.Errorf("user %q: left behind: %s", user, got)
+		}
+		var out bytes.Buffer
+		if err := rt.Exec(t.Context(), h, c.ID, &plugins.Command{Args: []string{"echo", "up"}, Stdout: &out}); err != nil || out.String() != "up\n" {
+			t.Errorf("user %q: %q, %v", user, &out, err)
 		}
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
-	"github.com/opencontainers/go-digest"
 
 	"github.com/teal-deploy/teal/plugins"
 )
@@ -41,19 +40,19 @@ func (e *Engine) Pull(ctx context.Context, h plugins.Host, req plugins.PullReque
 			return plugins.Image{}, s.fault(op, plugins.NotFound, errors.New("the host does not have this image, and it is not to be pulled"))
 		}
 	}
-	sum, err := s.pull(ctx, name, req)
-	if err == nil && sum == "" {
-		sum, err = s.pulledDigest(ctx, name, req)
+	digest, err := s.pull(ctx, name, req)
+	if err == nil && digest == "" {
+		digest, err = s.pulledDigest(ctx, name, req)
 	}
 	if err != nil {
 		return plugins.Image{}, err
 	}
-	if sum == "" {
+	if digest == "" {
 		img, err := s.image(ctx, req.Image, name)
 		return img, s.wrap(ctx, op, err)
 	}
 	// What came, whatever the tag means by now.
-	pinned, err := pin(name, sum)
+	pinned, err := pin(name, digest)
 	if err != nil {
 		return plugins.Image{}, s.fault(op, plugins.Invalid, err)
 	}
@@ -62,12 +61,8 @@ func (e *Engine) Pull(ctx context.Context, h plugins.Host, req plugins.PullReque
 }
 
 // pin names one image of a repository.
-func pin(name reference.Named, sum string) (reference.Named, error) {
-	d, err := digest.Parse(sum)
-	if err != nil {
-		return nil, err
-	}
-	return reference.WithDigest(reference.TrimNamed(name), d)
+func pin(name reference.Named, digest string) (reference.Named, error) {
+	return reference.ParseNormalizedNamed(name.Name() + "@" + digest)
 }
 
 // parseImage returns the name of an image, or its id when that is what it is.
@@ -115,26 +110,26 @@ func (s *session) image(ctx context.Context, image string, name reference.Named)
 // seen there. "" when the image never was in that repository.
 func digestOf(repoDigests []string, name reference.Named) string {
 	found := digestsOf(repoDigests, name)
-	if d, ok := name.(reference.Digested); ok && slices.Contains(found, d.Digest()) {
+	if d, ok := name.(reference.Digested); ok && slices.Contains(found, d.Digest().String()) {
 		return d.Digest().String()
 	}
 	if len(found) == 0 {
 		return ""
 	}
-	return found[0].String()
+	return found[0]
 }
 
 // digestsOf returns all digests by which name's repository knows an image, the
 // least first.
-func digestsOf(repoDigests []string, name reference.Named) []digest.Digest {
-	var found []digest.Digest
+func digestsOf(repoDigests []string, name reference.Named) []string {
+	var found []string
 	for _, rd := range repoDigests {
 		ref, err := reference.ParseNormalizedNamed(rd)
 		if err != nil || ref.Name() != name.Name() {
 			continue
 		}
 		if d, ok := ref.(reference.Digested); ok {
-			found = append(found, d.Digest())
+			found = append(found, d.Digest().String())
 		}
 	}
 	slices.Sort(found)
@@ -157,14 +152,14 @@ func (s *session) pulledDigest(ctx context.Context, name reference.Named, req pl
 	req.Progress = nil
 	for _, d := range digests {
 		if len(digests) == 1 {
-			return d.String(), nil
+			return d, nil
 		}
-		pinned, err := pin(name, d.String())
+		pinned, err := pin(name, d)
 		if err != nil {
 			return "", s.fault("pull "+req.Image, plugins.Invalid, err)
 		}
 		if _, err := s.pull(ctx, pinned, req); !errors.Is(err, plugins.NotFound) {
-			return d.String(), err
+			return d, err
 		}
 	}
 	return "", nil
@@ -188,7 +183,7 @@ func (s *session) pull(ctx context.Context, name reference.Named, req plugins.Pu
 		return "", s.pullError(ctx, op, err)
 	}
 	defer func() { _ = stream.Close() }()
-	var sum string
+	var digest string
 	show := progress{w: req.Progress, layers: make(map[string]layer)}
 	for m, err := range stream.JSONMessages(ctx) {
 		// A pull that fails after it began says so inside the stream.
@@ -199,11 +194,11 @@ func (s *session) pull(ctx context.Context, name reference.Named, req plugins.Pu
 			return "", s.pullError(ctx, op, err)
 		}
 		if d, ok := strings.CutPrefix(m.Status, "Digest: "); ok {
-			sum = d
+			digest = d
 		}
 		show.see(m)
 	}
-	return sum, nil
+	return digest, nil
 }
 
 // pullError tells apart what an engine reports alike: what the registry said

@@ -365,8 +365,10 @@ func TestLimitThatWasLeftOutIsFound(t *testing.T) {
 		{"memory", plugins.Spec{Memory: 1}, container.HostConfig{}, "memory"},
 		{"processors", plugins.Spec{CPUs: 1}, container.HostConfig{}, "processors"},
 		{
-			"both kept", plugins.Spec{Memory: 1, CPUs: 1},
-			container.HostConfig{Resources: container.Resources{Memory: 1, NanoCPUs: 1e9}}, "",
+			"both kept",
+			plugins.Spec{Memory: 1, CPUs: 1},
+			container.HostConfig{Resources: container.Resources{Memory: 1, NanoCPUs: 1e9}},
+			"",
 		},
 		{"processors as a quota", plugins.Spec{CPUs: 1}, container.HostConfig{Resources: container.Resources{CPUQuota: 1}}, ""},
 	} {
