@@ -54,6 +54,7 @@ type Info struct {
 	Name     string          // "docker"
 	Version  string          // of the engine on the host
 	Settings json.RawMessage `json:",omitempty"` // more facts, for people
+	Warnings []string        `json:",omitempty"` // what works less well than it should, and what cures it, a sentence each
 }
 
 // A PullPolicy says when Pull asks the registry.

@@ -19,6 +19,7 @@ import (
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/docker"
 	"github.com/teal-deploy/teal/plugins/loader"
+	"github.com/teal-deploy/teal/plugins/podman"
 	"github.com/teal-deploy/teal/plugins/sdk"
 )
 
@@ -39,6 +40,9 @@ func Main(args []string, s Streams) int {
 		switch name {
 		case "docker":
 			sdk.Serve(docker.New())
+			return 0
+		case "podman":
+			sdk.Serve(podman.New())
 			return 0
 		default:
 			fmt.Fprintf(s.Err, "teal: no built-in runtime is called %q\n", name)

@@ -24,7 +24,7 @@ func (c *Client) Probe(ctx context.Context, h plugins.Host) (plugins.Info, error
 	defer call.end()
 	resp, err := c.rpc.Probe(hop, call.Call)
 	return plugins.Info{
-		Name: resp.GetName(), Version: resp.GetVersion(), Settings: resp.GetSettings(),
+		Name: resp.GetName(), Version: resp.GetVersion(), Settings: resp.GetSettings(), Warnings: resp.GetWarnings(),
 	}, call.result(err, resp.GetError())
 }
 

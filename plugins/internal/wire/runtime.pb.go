@@ -705,6 +705,7 @@ type ProbeResponse struct {
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Settings      []byte                 `protobuf:"bytes,3,opt,name=settings,proto3" json:"settings,omitempty"` // JSON
 	Error         *Error                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Warnings      []string               `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -763,6 +764,13 @@ func (x *ProbeResponse) GetSettings() []byte {
 func (x *ProbeResponse) GetError() *Error {
 	if x != nil {
 		return x.Error
+	}
+	return nil
+}
+
+func (x *ProbeResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -2582,12 +2590,13 @@ const file_runtime_proto_rawDesc = "" +
 	"\x04code\x18\x03 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06stderr\x18\x04 \x01(\fR\x06stderr\"3\n" +
 	"\x04Done\x12+\n" +
-	"\x05error\x18\x01 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\x86\x01\n" +
+	"\x05error\x18\x01 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\xa2\x01\n" +
 	"\rProbeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\bsettings\x18\x03 \x01(\fR\bsettings\x12+\n" +
-	"\x05error\x18\x04 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\xab\x01\n" +
+	"\x05error\x18\x04 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\x12\x1a\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"\xab\x01\n" +
 	"\vPullRequest\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.teal.plugin.v1.CallR\x04call\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x16\n" +

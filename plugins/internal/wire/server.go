@@ -82,7 +82,9 @@ func (s *server) Probe(ctx context.Context, call *Call) (*ProbeResponse, error) 
 	ctx, h, done := s.begin(ctx, call)
 	defer done()
 	info, err := s.rt.Probe(ctx, h)
-	return &ProbeResponse{Name: info.Name, Version: info.Version, Settings: info.Settings, Error: encodeError(err)}, nil
+	return &ProbeResponse{
+		Name: info.Name, Version: info.Version, Settings: info.Settings, Warnings: info.Warnings, Error: encodeError(err),
+	}, nil
 }
 
 // Pull implements RuntimeService.

@@ -226,6 +226,21 @@ func TestCallThatThePluginLacksIsUnsupported(t *testing.T) {
 	}
 }
 
+func TestAllThatProbeFoundComesAcross(t *testing.T) {
+	want := plugins.Info{
+		Name: "podman", Version: "4.3.1", Settings: []byte(`{"api":"1.41"}`),
+		Warnings: []string{"nothing starts the containers after a reboot", "limits cannot be set"},
+	}
+	c := across(t, funcs{probe: func(context.Context, plugins.Host) (plugins.Info, error) { return want, nil }})
+	got, err := c.Probe(t.Context(), plugintest.Local("web1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestMethodOfALaterProtocolIsUnsupported(t *testing.T) {
 	there := connect(t, func(s *grpc.Server) { RegisterRuntimeServiceServer(s, UnimplementedRuntimeServiceServer{}) })
 	c := newClient("old", there, newHosts(), 1, func() string { return "" })
