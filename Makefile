@@ -18,7 +18,11 @@ LDFLAGS := -s -w -X github.com/teal-deploy/teal/cmd/internal/cli.version=$(VERSI
 PARTS := /usr/sbin/sshd:openssh-server /usr/sbin/nginx:nginx-light /usr/sbin/haproxy:haproxy /usr/sbin/dockerd:docker.io \
 	/usr/bin/docker-registry:docker-registry /usr/bin/busybox:busybox-static /usr/sbin/ip:iproute2 \
 	/usr/sbin/iptables:iptables /usr/bin/git:git /usr/bin/ssh:openssh-client /usr/bin/htpasswd:apache2-utils \
-	/usr/bin/sudo:sudo /usr/bin/nsenter:util-linux /usr/sbin/useradd:passwd
+	/usr/bin/sudo:sudo /usr/bin/nsenter:util-linux /usr/sbin/useradd:passwd \
+	/usr/bin/podman:podman /usr/bin/newuidmap:uidmap /usr/bin/slirp4netns:slirp4netns \
+	/usr/lib/cni/portmap:containernetworking-plugins \
+	/usr/bin/jq:jq /usr/bin/protoc:protobuf-compiler /usr/include/google/protobuf/duration.proto:libprotobuf-dev \
+	/usr/bin/openssl:openssl /usr/lib/python3/dist-packages/grpc:python3-grpcio
 
 .PHONY: build test unit lab lint fmt generate bench demo deps tools clean
 

@@ -120,7 +120,7 @@ func (r *run) withdraw(ctx context.Context, moves []*move) error {
 		if m.err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.inv.Name, m.err))
 			if errors.Is(m.err, proxy.ErrUnknown) {
-				m.hostRun.move = nil
+				m.move = nil
 				r.note(m.hostRun, Unknown, StepSwitch, m.err)
 			}
 			continue

@@ -356,7 +356,7 @@ func (r *run) condemned(ctx context.Context, h *hostRun, release record.Release)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, record.Condemned{ID: c.ID, Port: release.App.Container.Port, Commands: commands})
+		list = append(list, record.Condemned{ID: c.ID, Port: cmp.Or(commands.Port, release.App.Container.Port), Commands: commands})
 	}
 	return list, nil
 }

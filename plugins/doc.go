@@ -8,8 +8,8 @@
 // and cannot name a host that it was not given.
 //
 // A new ability is a new optional interface, found by assertion, never a new
-// method of Runtime: [Restarter], [RestartPolicySetter], [LogStreamer] and
-// [LocalRemover] exist today.
+// method of Runtime: [Restarter], [RestartPolicySetter], [LogStreamer],
+// [LocalRemover] and [Configurer] exist today.
 //
 // An error that the caller may act on is an [*Error] with a [Kind], matched
 // with errors.Is on both sides of the process boundary.

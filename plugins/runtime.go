@@ -54,6 +54,7 @@ type Info struct {
 	Name     string          // "docker"
 	Version  string          // of the engine on the host
 	Settings json.RawMessage `json:",omitempty"` // more facts, for people
+	Warnings []string        `json:",omitempty"` // what works less well than it should, and what cures it, a sentence each
 }
 
 // A PullPolicy says when Pull asks the registry.
@@ -159,6 +160,16 @@ type Container struct {
 	Created  time.Time
 }
 
+// HasLabels reports whether c carries all of the labels, as List wants it.
+func (c Container) HasLabels(labels map[string]string) bool {
+	for k, v := range labels {
+		if got, ok := c.Labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
 // A Restarter restarts a container's main process and keeps its file system:
 // ask grace, then force.
 type Restarter interface {
@@ -190,4 +201,10 @@ type LocalCommands struct {
 	PID    []string // prints the process id of the container's first process, 0 or nothing when it does not run
 	Stop   []string // exit code 0 when it is stopped
 	Remove []string // exit code 0 when it is gone
+
+	// Port is where the container listens in the network that its first
+	// process sees, for counting connections; 0: Spec.Port. Only a runtime
+	// without networks of its own, in which a container listens at
+	// Spec.Publish itself, has to say it.
+	Port uint16 `json:",omitempty"`
 }

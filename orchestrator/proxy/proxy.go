@@ -78,10 +78,10 @@ func (s Share) Valid() bool { return s >= Off && s <= 100 }
 // Slot returns the slot that gets every request, and false when the requests
 // are divided or the member is off.
 func (s Share) Slot() (Slot, bool) {
-	switch s {
-	case 0:
+	switch {
+	case s == Blue.All():
 		return Blue, true
-	case 100:
+	case s == Green.All():
 		return Green, true
 	}
 	return "", false

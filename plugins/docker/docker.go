@@ -37,5 +37,6 @@ func New(sockets ...string) *Runtime {
 		Sockets:   sockets,
 		Rootless:  "docker.sock",
 		Start:     "systemctl start docker",
+		Group:     "docker",
 	}}
 }

@@ -12,5 +12,13 @@
 // Linux the kernel's promise that it dies with teal. That is hygiene and not a
 // sandbox: a plugin runs as the operator and can read what the operator can.
 //
+// Find looks for plugins that others have made, in a fixed list of folders and
+// never in PATH, and refuses what somebody but the operator and root could have
+// changed. A project's lock file, .teal/plugins.lock, holds what its people have
+// agreed to run; see Accept.
+//
+// A program may also speak the protocol Exec, lines of JSON, one process for
+// each call: see plugins/internal/execruntime.
+//
 // The library is hashicorp/go-plugin; see plugins/internal/wire.
 package loader

@@ -41,9 +41,25 @@ type Spec struct {
 	SHA256 string   // of the program, in hexadecimal; empty: not checked
 	Log    *slog.Logger
 
+	// Settings are for the plugin, as the app file has them: what TOML can
+	// hold.
+	Settings map[string]any
+
+	// Protocol is what the program speaks; "": GRPC.
+	Protocol Protocol
+
 	// StartTimeout bounds the time to the plugin's first answer; 0: 10 s.
 	StartTimeout time.Duration
 }
+
+// A Protocol is a way to speak with a plugin.
+type Protocol string
+
+// The protocols.
+const (
+	GRPC Protocol = "grpc" // go-plugin: one process as long as teal; package sdk speaks it
+	Exec Protocol = "exec" // lines of JSON, one process for each call: for shell scripts
+)
 
 // A Plugin is a runtime in a process of its own.
 type Plugin struct {
@@ -58,7 +74,8 @@ type Plugin struct {
 // Start starts a plugin and returns when it has answered. An error tells what
 // the plugin wrote to standard error before it gave up; its kind is Denied for
 // a program that must not be trusted, NotFound for one that is not there, and
-// Unavailable for one that does not become a plugin.
+// Unavailable for one that does not become a plugin. What the plugin has
+// against Settings is of kind Invalid, with a *plugins.SettingError for each.
 func Start(ctx context.Context, spec Spec) (*Plugin, error) {
 	path, err := program(spec)
 	if err != nil {
@@ -71,13 +88,19 @@ func Start(ctx context.Context, spec Spec) (*Plugin, error) {
 	if spec.Log == nil {
 		spec.Log = slog.New(slog.DiscardHandler)
 	}
+	if spec.Protocol == Exec {
+		return startExec(ctx, spec, path, dir)
+	}
 	p := &Plugin{dir: dir, process: newProcess(path, spec.Cmd, environment(dir))}
 	limit := cmp.Or(spec.StartTimeout, defaultStartTimeout)
 	p.client = goplugin.NewClient(p.config(spec, limit))
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
 	defer cancel()
-	if err := p.connect(ctx); err != nil {
+	if err := p.connect(ctx, spec.Settings); err != nil {
 		_ = p.Close()
+		if _, ok := errors.AsType[*plugins.SettingError](err); ok {
+			return nil, failed(spec, plugins.Invalid, err)
+		}
 		if last := p.process.tail.String(); last != "" {
 			err = fmt.Errorf("%w: %s", err, last)
 		}
@@ -127,20 +150,22 @@ func (p *Plugin) config(spec Spec, limit time.Duration) *goplugin.ClientConfig {
 
 // connect starts the process and proves that it answers: the handshake alone
 // says nothing of the socket behind it.
-func (p *Plugin) connect(ctx context.Context) error {
+func (p *Plugin) connect(ctx context.Context, settings map[string]any) error {
 	// go-plugin knows no context, but it ends its waits when the process ends.
 	defer context.AfterFunc(ctx, func() { _ = p.process.Kill(ctx) })()
 	client, err := p.dispense()
-	if err == nil {
+	if err != nil {
+		err = explain(err)
+	} else {
 		ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 		defer cancel()
-		err = client.Configure(ctx)
+		err = client.Configure(ctx, settings)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		return explain(err)
+		return err
 	}
 	p.runtime = client.Runtime()
 	return nil
@@ -187,15 +212,23 @@ func explain(err error) error {
 // last words.
 func (p *Plugin) Runtime() plugins.Runtime { return p.runtime }
 
-// PID returns the process id of the plugin.
-func (p *Plugin) PID() int { return p.process.pid() }
+// PID returns the process id of the plugin, 0 when each call has a process of
+// its own.
+func (p *Plugin) PID() int {
+	if p.process == nil {
+		return 0
+	}
+	return p.process.pid()
+}
 
 // Close ends the plugin, by force when it does not leave by itself within two
 // seconds, and removes its folder. It may be called more than once.
 func (p *Plugin) Close() error {
 	p.once.Do(func() {
-		defer time.AfterFunc(closeTimeout, p.process.abandon).Stop()
-		p.client.Kill()
+		if p.process != nil {
+			defer time.AfterFunc(closeTimeout, p.process.abandon).Stop()
+			p.client.Kill()
+		}
 		p.err = os.RemoveAll(p.dir)
 	})
 	return p.err

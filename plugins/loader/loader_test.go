@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -60,6 +61,14 @@ func scratch(t *testing.T) string {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	t.Setenv("TMPDIR", dir)
 	return dir
+}
+
+// empty checks that plugins have left nothing in dir.
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
 }
 
 func alive(pid int) bool {
@@ -137,9 +146,7 @@ func TestCloseEndsThePluginAndRemovesItsFolder(t *testing.T) {
 		}
 	}
 	awaitDead(t, pid)
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
-		t.Errorf("left behind: %v, %v", entries, err)
-	}
+	empty(t, dir)
 	if err := p.Runtime().Remove(context.Background(), plugintest.Local("here"), "id"); !errors.Is(err, plugins.Unavailable) {
 		t.Errorf("a call after Close: %v", err)
 	}
@@ -225,9 +232,7 @@ func TestFailedStartSaysWhy(t *testing.T) {
 			if strings.Count(err.Error(), "\n") > 1 {
 				t.Errorf("the error is long: %v", err)
 			}
-			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
-				t.Errorf("left behind: %v, %v", entries, err)
-			}
+			empty(t, dir)
 		})
 	}
 }
@@ -376,6 +381,48 @@ func TestWhatAPluginWritesIsLoggedAndNoSecretIs(t *testing.T) {
 	}
 	if strings.Contains(got, "hunter2") {
 		t.Errorf("a secret is in the log:\n%s", got)
+	}
+}
+
+func TestFloodedLogHoldsUpNobody(t *testing.T) {
+	scratch(t)
+	spec := builtin(t, "flood")
+	var lines atomic.Int64
+	spec.Log = slog.New(slog.NewTextHandler(countLines{&lines}, nil))
+	p := start(t, spec)
+	began := time.Now()
+	if err := p.Runtime().Remove(t.Context(), plugintest.Local("web1"), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Runtime().List(t.Context(), plugintest.Local("web1"), nil); !errors.Is(err, plugins.Denied) {
+		t.Errorf("the next call: %v", err)
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if lines.Load() == 0 {
+		t.Error("nothing is in the log")
+	}
+}
+
+// countLines is a log that is only counted.
+type countLines struct{ n *atomic.Int64 }
+
+func (c countLines) Write(p []byte) (int, error) {
+	c.n.Add(1)
+	return len(p), nil
+}
+
+func TestCloseEndsACallThatHangs(t *testing.T) {
+	scratch(t)
+	p := start(t, builtin(t, "full"))
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	time.AfterFunc(time.Second, func() { _ = p.Close() }) // what an impatient operator does
+	began := time.Now()
+	err := p.Runtime().Stop(ctx, plugintest.Local("web1"), "c1", time.Second)
+	if !errors.Is(err, plugins.Unavailable) || !strings.Contains(err.Error(), "web1: stop c1: plugin full died") || time.Since(began) > 10*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }
 

@@ -34,6 +34,10 @@ func TestMain(m *testing.M) {
 		sdk.Serve(&full{})
 	case "plain":
 		sdk.Serve(struct{ plugins.Runtime }{&full{}})
+	case "settings":
+		sdk.Serve(&configured{})
+	case "flood":
+		sdk.Serve(&flood{})
 	case "exits":
 		fmt.Fprintln(os.Stderr, "cannot find my settings")
 		os.Exit(3)
@@ -79,6 +83,51 @@ func core() {
 	}
 	fmt.Println(p.PID())
 	time.Sleep(time.Minute)
+}
+
+// configured is a runtime with settings.
+type configured struct {
+	full
+
+	settings map[string]any
+}
+
+func (c *configured) Configure(_ context.Context, settings map[string]any) error {
+	into := struct {
+		OptLevel int    `json:"opt_level"`
+		Crash    string `json:"crash"`
+		Store    struct {
+			Path string `json:"path"`
+		} `json:"store"`
+	}{OptLevel: 1}
+	if err := plugins.DecodeSettings(settings, &into); err != nil {
+		return err
+	}
+	if into.Crash != "" {
+		panic(into.Crash)
+	}
+	if into.OptLevel > 3 {
+		return &plugins.SettingError{Path: []string{"opt_level"}, Err: fmt.Errorf("%d is more than 3", into.OptLevel)}
+	}
+	c.settings = settings
+	return nil
+}
+
+// Probe tells the settings.
+func (c *configured) Probe(context.Context, plugins.Host) (plugins.Info, error) {
+	return plugins.Info{Name: fmt.Sprintf("%#v", c.settings)}, nil
+}
+
+// flood is a runtime that writes more than anybody reads.
+type flood struct{ full }
+
+func (*flood) Remove(context.Context, plugins.Host, string) error {
+	line := strings.Repeat("x", 100)
+	for range 10_000 {
+		fmt.Fprintln(os.Stderr, line)
+	}
+	fmt.Fprint(os.Stderr, strings.Repeat("y", 1<<20)) // without an end
+	return nil
 }
 
 // full is a runtime with a behaviour for each fault.

@@ -2,6 +2,7 @@ package plugintest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -19,11 +20,15 @@ func (s *suite) create(ctx context.Context) error {
 	spec := s.spec("create")
 	spec.Command, spec.Port, spec.Publish = s.opts.Serve, 8080, s.opts.Publish
 	spec.Memory, spec.CPUs, spec.StopGrace = 64<<20, 0.5, 2*time.Second
+	var all []error
+	if s.lacks(Limits) {
+		all = append(all, s.refuses(ctx, Limits, spec))
+		spec.Memory, spec.CPUs = 0, 0
+	}
 	c, err := s.rt.Create(ctx, s.h, spec)
 	if err != nil {
-		return err
+		return errors.Join(append(all, err)...)
 	}
-	var all []error
 	if c.ID == "" || c.Name != spec.Name || c.Image != spec.Image || c.Status != plugins.StatusRunning || c.PID <= 0 || c.Created.IsZero() {
 		all = append(all, fmt.Errorf("the container is %+v", c))
 	}
@@ -123,11 +128,12 @@ func (s *suite) createInvalid(ctx context.Context) error {
 	noImage := s.spec("no-image")
 	noImage.Image = "teal.test/no-such-image:1"
 	noFolder := s.spec("no-folder")
-	noFolder.Mounts = []plugins.Mount{{Source: "/no/such/folder", Target: "/data"}}
+	missing := "/no/such/" + rand.Text()
+	noFolder.Mounts = []plugins.Mount{{Source: missing, Target: "/data"}}
 	_, program := s.rt.Create(ctx, s.h, noProgram)
 	_, image := s.rt.Create(ctx, s.h, noImage)
 	_, folder := s.rt.Create(ctx, s.h, noFolder)
-	_, made := plugins.Output(ctx, s.h, "test", "!", "-e", "/no/such/folder")
+	_, made := plugins.Output(ctx, s.h, "test", "!", "-e", missing)
 	if made != nil {
 		made = fmt.Errorf("a folder that is mounted was made on the host: %w", made)
 	}
@@ -164,15 +170,31 @@ func (s *suite) surroundings(ctx context.Context) error {
 		{Source: source, Target: "/mnt/rw"},
 		{Source: s.label + "-volume", Target: "/mnt/volume"},
 	}
+	var refused error
+	if s.lacks(ReadOnlyMounts) {
+		refused = s.refuses(ctx, ReadOnlyMounts, spec)
+		spec.Mounts = spec.Mounts[1:]
+	}
 	c, err := s.rt.Create(ctx, s.h, spec)
 	if err != nil {
-		return err
+		return errors.Join(refused, err)
 	}
 	return errors.Join(
+		refused, s.readOnly(ctx, c.ID),
 		s.says(ctx, c.ID, "a b|x=$y'\"\n%", "sh", "-c", `printf '%s|%s' "$PLAIN" "$ODD"`),
-		s.says(ctx, c.ID, "from the host", "cat", "/mnt/ro/file"),
-		s.says(ctx, c.ID, "refused", "sh", "-c", "touch /mnt/ro/new 2>/dev/null || echo refused"),
+		s.says(ctx, c.ID, "from the host", "cat", "/mnt/rw/file"),
 		s.says(ctx, c.ID, "", "touch", "/mnt/rw/new", "/mnt/volume/new"),
 		onlyError(plugins.Output(ctx, s.h, "test", "-e", path.Join(source, "new"))),
+	)
+}
+
+// readOnly checks the mount that nobody may write to.
+func (s *suite) readOnly(ctx context.Context, id string) error {
+	if s.lacks(ReadOnlyMounts) {
+		return nil
+	}
+	return errors.Join(
+		s.says(ctx, id, "from the host", "cat", "/mnt/ro/file"),
+		s.says(ctx, id, "refused", "sh", "-c", "touch /mnt/ro/new 2>/dev/null || echo refused"),
 	)
 }

@@ -69,7 +69,7 @@ func (s *suite) execCancelled(ctx context.Context) error {
 	short, cancel := context.WithCancel(ctx)
 	defer cancel()
 	err = s.rt.Exec(short, s.h, c.ID, &plugins.Command{
-		Args:   []string{"sh", "-c", "while :; do echo x >>/tick; echo x; sleep 0.05; done"},
+		Args:   []string{"sh", "-c", "while :; do echo x >>tick; echo x; sleep 0.05; done"},
 		Stdout: onWrite(cancel),
 	})
 	if !errors.Is(err, context.Canceled) {
@@ -77,7 +77,7 @@ func (s *suite) execCancelled(ctx context.Context) error {
 	}
 	var size, later bytes.Buffer
 	measure := func(w io.Writer) error {
-		return s.rt.Exec(ctx, s.h, c.ID, &plugins.Command{Args: []string{"cat", "/tick"}, Stdout: w})
+		return s.rt.Exec(ctx, s.h, c.ID, &plugins.Command{Args: []string{"cat", "tick"}, Stdout: w})
 	}
 	if err := measure(&size); err != nil {
 		return err

@@ -105,13 +105,13 @@ func (s *suite) remove(ctx context.Context) error {
 func (s *suite) restart(ctx context.Context) error {
 	rt, ok := s.rt.(plugins.Restarter)
 	if !ok {
-		return nil
+		return errLacking
 	}
 	c, err := s.rt.Create(ctx, s.h, s.spec("restart"))
 	if err != nil {
 		return err
 	}
-	if err := s.says(ctx, c.ID, "", "touch", "/kept"); err != nil {
+	if err := s.says(ctx, c.ID, "", "touch", "kept"); err != nil {
 		return err
 	}
 	if err := rt.Restart(ctx, s.h, c.ID, time.Second); err != nil {
@@ -122,7 +122,7 @@ func (s *suite) restart(ctx context.Context) error {
 		return fmt.Errorf("afterwards: %+v, before: %+v, %w", cs, c, cmp.Or(err, errors.New("no error")))
 	}
 	return errors.Join(
-		s.says(ctx, c.ID, "/kept", "ls", "/kept"),
+		s.says(ctx, c.ID, "kept", "ls", "kept"),
 		wantKind(rt.Restart(ctx, s.h, s.label+"-missing", 0), plugins.NotFound, "a container that is not there"),
 	)
 }
@@ -130,12 +130,12 @@ func (s *suite) restart(ctx context.Context) error {
 func (s *suite) policy(ctx context.Context) error {
 	rt, ok := s.rt.(plugins.RestartPolicySetter)
 	if !ok {
-		return nil
+		return errLacking
 	}
 	spec := s.spec("policy")
 	spec.Restart = plugins.RestartAlways
 	// It ends by itself and tells how often it was started.
-	spec.Command = []string{"sh", "-c", "echo x >>/starts; sleep 0.3"}
+	spec.Command = []string{"sh", "-c", "echo x >>starts; sleep 0.3"}
 	c, err := s.rt.Create(ctx, s.h, spec)
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (s *suite) policy(ctx context.Context) error {
 func (s *suite) logs(ctx context.Context) error {
 	rt, ok := s.rt.(plugins.LogStreamer)
 	if !ok {
-		return nil
+		return errLacking
 	}
 	spec := s.spec("logs")
 	spec.Command = []string{"sh", "-c", "echo one; sleep 0.1; echo two >&2; sleep 0.1; echo three; sleep 100"}
@@ -196,7 +196,7 @@ func (s *suite) logs(ctx context.Context) error {
 func (s *suite) local(ctx context.Context) error {
 	rt, ok := s.rt.(plugins.LocalRemover)
 	if !ok {
-		return nil
+		return errLacking
 	}
 	c, err := s.rt.Create(ctx, s.h, s.spec("local"))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,10 +30,27 @@ type Options struct {
 	// next one too.
 	Publish netip.AddrPort
 
+	// Lacks is what the runtime cannot do. It is checked that it says so with
+	// an error of kind Unsupported.
+	Lacks []Ability
+
+	// Timeout bounds each check, for a runtime that is slow; 0: 30 s.
+	Timeout time.Duration
+
 	// Prefix begins the names of all containers; "": "teal-test". Containers
 	// whose label of that name is set are removed at the end.
 	Prefix string
 }
+
+// An Ability is something that an engine can do and a runtime without one may
+// lack.
+type Ability string
+
+// The abilities.
+const (
+	Limits         Ability = "limits of memory and CPU" // Spec.Memory and Spec.CPUs
+	ReadOnlyMounts Ability = "read-only mounts"         // Mount.ReadOnly
+)
 
 const (
 	checkTimeout = 30 * time.Second
@@ -48,13 +66,35 @@ const (
 //		t.Fatal(err)
 //	}
 func TestRuntime(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts Options) error {
+	var found []error
+	for _, c := range Report(ctx, rt, h, opts) {
+		if c.Err != nil {
+			found = append(found, fmt.Errorf("%s: %w", c.Name, c.Err))
+		}
+	}
+	return errors.Join(found...)
+}
+
+// A Check is what one part of the conformance test came to.
+type Check struct {
+	Name    string
+	Took    time.Duration
+	Skipped bool  // the runtime has no such ability, and need not
+	Err     error // what is wrong; nil: nothing
+}
+
+// Report does what TestRuntime does and tells of every check, in the order in
+// which a person should read them. When the first fails, which the others need,
+// there are no others.
+func Report(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts Options) []Check {
 	s := suite{rt: rt, h: h, opts: opts, label: cmp.Or(opts.Prefix, "teal-test")}
 	if s.opts.Serve == nil {
 		s.opts.Serve = []string{"httpd", "-f", "-p", "8080"}
 	}
 	// Pull makes the image known to the others.
-	if err := s.check(ctx, "probe and pull", (*suite).pull); err != nil {
-		return err
+	first := s.check(ctx, "probe and pull", (*suite).pull)
+	if first.Err != nil {
+		return []Check{first}
 	}
 	checks := []struct {
 		name string
@@ -74,7 +114,7 @@ func TestRuntime(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts O
 		{"logs", (*suite).logs},
 		{"local commands", (*suite).local},
 	}
-	found := make([]error, len(checks))
+	found := make([]Check, len(checks))
 	var all sync.WaitGroup
 	free := make(chan struct{}, atOnce)
 	for i, c := range checks {
@@ -85,8 +125,11 @@ func TestRuntime(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts O
 		})
 	}
 	all.Wait()
-	return errors.Join(found...)
+	return append([]Check{first}, found...)
 }
+
+// errLacking says that a runtime does not have what a check is about.
+var errLacking = errors.New("the runtime has no such ability")
 
 // A suite is one check of one run of TestRuntime.
 type suite struct {
@@ -99,27 +142,31 @@ type suite struct {
 }
 
 // check runs one check with containers of its own and removes them.
-func (s *suite) check(ctx context.Context, name string, run func(*suite, context.Context) error) error {
+func (s *suite) check(ctx context.Context, name string, run func(*suite, context.Context) error) Check {
+	began := time.Now()
 	if s.image.Reference != "" {
 		own := *s
 		s = &own
 	}
 	s.value = strings.ReplaceAll(name, " ", "-")
-	limited, cancel := context.WithTimeout(ctx, checkTimeout)
+	limited, cancel := context.WithTimeout(ctx, cmp.Or(s.opts.Timeout, checkTimeout))
 	defer cancel()
 	err := s.clear(limited) // what a run that was killed left behind
 	if err == nil {
 		err = run(s, limited)
 	}
-	if err = errors.Join(err, s.clear(context.WithoutCancel(ctx))); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	c := Check{Name: name, Skipped: errors.Is(err, errLacking)}
+	if c.Skipped {
+		err = nil
 	}
-	return nil
+	c.Err = errors.Join(err, s.clear(context.WithoutCancel(ctx)))
+	c.Took = time.Since(began)
+	return c
 }
 
 // clear removes every container of the check.
 func (s *suite) clear(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.opts.Timeout, checkTimeout))
 	defer cancel()
 	cs, err := s.rt.List(ctx, s.h, map[string]string{s.label: s.value})
 	for _, c := range cs {
@@ -164,6 +211,15 @@ func (s *suite) pull(ctx context.Context) error {
 	}
 	_, err = s.rt.Pull(ctx, s.h, plugins.PullRequest{Image: "teal.test/no-such-image:1", Policy: plugins.PullNever})
 	return wantKind(err, plugins.NotFound, "an image that is not there")
+}
+
+// lacks reports whether the runtime need not have an ability.
+func (s *suite) lacks(a Ability) bool { return slices.Contains(s.opts.Lacks, a) }
+
+// refuses checks that a runtime without an ability says so.
+func (s *suite) refuses(ctx context.Context, a Ability, spec plugins.Spec) error {
+	_, err := s.rt.Create(ctx, s.h, spec)
+	return errors.Join(wantKind(err, plugins.Unsupported, string(a)), s.absent(ctx, spec.Labels["name"]))
 }
 
 func onlyError(_ []byte, err error) error { return err }

@@ -91,7 +91,7 @@ func (w wrong) LocalCommands(context.Context, plugins.Host, string, time.Duratio
 
 func TestSuiteFindsWhatIsWrong(t *testing.T) {
 	e := enginetest.Require(t, shared.start)
-	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 18*time.Second)
 	defer cancel()
 	err := plugintest.TestRuntime(ctx, wrong{docker.New(e.Socket)}, e.Host("web1"), plugintest.Options{
 		Image: enginetest.Image, Policy: plugins.PullNever, Publish: netip.MustParseAddrPort("127.0.0.1:20001"),

@@ -18,6 +18,7 @@ import (
 	"github.com/teal-deploy/teal/orchestrator"
 	"github.com/teal-deploy/teal/plugins/docker"
 	"github.com/teal-deploy/teal/plugins/loader"
+	"github.com/teal-deploy/teal/plugins/podman"
 	"github.com/teal-deploy/teal/plugins/sdk"
 )
 
@@ -38,6 +39,9 @@ func Main(args []string, s Streams) int {
 		switch name {
 		case "docker":
 			sdk.Serve(docker.New())
+			return 0
+		case "podman":
+			sdk.Serve(podman.New())
 			return 0
 		default:
 			fmt.Fprintf(s.Err, "teal: no built-in runtime is called %q\n", name)

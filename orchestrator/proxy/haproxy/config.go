@@ -2,7 +2,6 @@ package haproxy
 
 import (
 	"bytes"
-	"path"
 	"slices"
 	"strings"
 
@@ -244,8 +243,3 @@ func own(p *part, l proxy.Layout) bool {
 
 // ownName is the name of the app's file in a folder of configuration files.
 func ownName(app string) string { return "teal-" + app + ".cfg" }
-
-// isConfig reports whether haproxy reads a file of that name in a folder.
-func isConfig(name string) bool {
-	return path.Ext(name) == ".cfg" && !strings.HasPrefix(name, ".")
-}

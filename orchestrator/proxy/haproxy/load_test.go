@@ -208,6 +208,7 @@ func (l *load) flip(t *testing.T, d *daemon, a proxy.Layout, slot proxy.Slot) {
 }
 
 func TestFiftySwitchesUnderLoadFailNoRequest(t *testing.T) {
+	t.Parallel()
 	d, a, url := prepared(t, "web1")
 	worker := d.worker()
 	l := startLoad(url)
@@ -215,7 +216,7 @@ func TestFiftySwitchesUnderLoadFailNoRequest(t *testing.T) {
 	for range 50 {
 		l.flip(t, d, a, slot)
 		slot = slot.Other()
-		time.Sleep(80 * time.Millisecond)
+		time.Sleep(40 * time.Millisecond)
 	}
 	l.end(t)
 	if got := d.worker(); got != worker {
@@ -224,6 +225,7 @@ func TestFiftySwitchesUnderLoadFailNoRequest(t *testing.T) {
 }
 
 func TestRollbackStormFailsNoRequest(t *testing.T) {
+	t.Parallel()
 	d, a, url := prepared(t, "web1")
 	l := startLoad(url)
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -238,6 +240,7 @@ func TestRollbackStormFailsNoRequest(t *testing.T) {
 }
 
 func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
+	t.Parallel()
 	d, a, url := prepared(t, "web1")
 	l := startLoad(url)
 	time.Sleep(300 * time.Millisecond)

@@ -198,11 +198,11 @@ func (a admin) changes(ctx context.Context, l proxy.Layout, route proxy.Route, v
 // prepareMap begins a version of a map, "" where haproxy knows none.
 func (a admin) prepareMap(ctx context.Context, file string) (string, error) {
 	said, err := a.ask(ctx, "prepare map "+file)
-	if err != nil && !(errors.Is(err, errRefused) && strings.Contains(said, "Unknown command")) {
-		return "", err
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errRefused) && strings.Contains(said, "Unknown command"):
 		return "", nil
+	case err != nil:
+		return "", err
 	}
 	version, ok := strings.CutPrefix(strings.TrimSpace(said), "New version created: ")
 	if !ok {

@@ -49,11 +49,11 @@ type page struct {
 // section names a section of an app. The colon is in no name of a user's, so
 // that no two sections have the same one.
 func section(app string, parts ...any) string {
-	name := "teal:" + app
+	name := []string{"teal", app}
 	for _, p := range parts {
-		name += fmt.Sprintf(":%v", p)
+		name = append(name, fmt.Sprint(p))
 	}
-	return name
+	return strings.Join(name, ":")
 }
 
 // Section names a section of the page's app.

@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/teal-deploy/teal/plugins"
@@ -14,17 +17,39 @@ import (
 // closed.
 const bridgeGrace = 2 * time.Second
 
-// bridge returns a connection that a command on the host carries. That the
+// serve starts the route's service, where it has one, and waits for it to
+// listen. It ends with the session.
+func (d *dialer) serve(ctx context.Context) error {
+	if d.route.Serve == nil {
+		return nil
+	}
+	conn := d.carry(ctx, d.route.Serve, false)
+	d.mu.Lock()
+	d.conns = append(d.conns, conn)
+	d.mu.Unlock()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return cmp.Or(d.failure(), err)
+	}
+	d.route.Socket = strings.TrimSuffix(line, "\n")
+	return nil
+}
+
+// carry returns a connection that a command on the host carries. That the
 // command failed shows when the connection is read, and in d.failure.
-func (d *dialer) bridge(ctx context.Context) net.Conn {
+func (d *dialer) carry(ctx context.Context, args []string, become bool) net.Conn {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	conn, carrier := duplex.New(duplex.Addr{Net: "bridge"}, duplex.Addr{Net: "bridge", Address: d.route.Socket})
 	d.wg.Go(func() {
 		defer cancel()
 		var stderr bytes.Buffer
 		err := d.host.Run(run, &plugins.Command{
-			Args:   d.route.Command,
-			Become: d.route.Become,
+			Args:   args,
+			Become: become,
 			Stdin:  carrier,
 			Stdout: carrier,
 			Stderr: &stderr,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -67,10 +68,24 @@ func (s *session) inspect(ctx context.Context, id string) (plugins.Container, er
 	return fromInspect(found.Container), nil
 }
 
+// imageLabel keeps Spec.Image on containers of an engine that reports another
+// name of the same image. It is not shown.
+const imageLabel = "teal.image"
+
+// shown are labels without imageLabel.
+func shown(labels map[string]string) map[string]string {
+	rest := maps.Clone(labels)
+	delete(rest, imageLabel)
+	return rest
+}
+
 func fromInspect(in container.InspectResponse) plugins.Container {
 	c := plugins.Container{ID: in.ID, Name: strings.TrimPrefix(in.Name, "/"), Status: plugins.StatusOther}
 	if in.Config != nil {
 		c.Image, c.Labels = in.Config.Image, in.Config.Labels
+	}
+	if image, ok := c.Labels[imageLabel]; ok {
+		c.Image, c.Labels = image, shown(c.Labels)
 	}
 	if t, err := time.Parse(time.RFC3339Nano, in.Created); err == nil {
 		c.Created = t
@@ -138,6 +153,12 @@ func (e *Engine) Remove(ctx context.Context, h plugins.Host, id string) error {
 }
 
 func (s *session) remove(ctx context.Context, id string) error {
+	if s.engine.StopsFirst {
+		_, err := s.api.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: seconds(0)})
+		if err := unlessGone(err); err != nil && !contains(err, "container state improper") {
+			return err
+		}
+	}
 	_, err := s.api.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && contains(err, "removal of container", "is already in progress") {
 		return s.awaitGone(ctx, id)

@@ -31,6 +31,10 @@ func (e *Engine) Create(ctx context.Context, h plugins.Host, spec plugins.Spec) 
 	if err != nil {
 		return plugins.Container{}, &plugins.Error{Op: op, Host: h.String(), Kind: plugins.Invalid, Err: err}
 	}
+	if e.Renames {
+		opts.Config.Labels = map[string]string{imageLabel: spec.Image}
+		maps.Copy(opts.Config.Labels, spec.Labels)
+	}
 	s, err := e.open(ctx, h)
 	if err != nil {
 		return plugins.Container{}, err
@@ -50,7 +54,27 @@ func (e *Engine) Create(ctx context.Context, h plugins.Host, spec plugins.Spec) 
 	if _, err := s.api.ContainerStart(ctx, made.ID, client.ContainerStartOptions{}); err != nil {
 		return plugins.Container{}, errors.Join(s.createError(ctx, op, spec, err), s.undo(ctx, made.ID))
 	}
-	return s.inspect(ctx, made.ID)
+	found, err := s.api.ContainerInspect(ctx, made.ID, client.ContainerInspectOptions{})
+	if err != nil {
+		return plugins.Container{}, s.wrap(ctx, op, err)
+	}
+	if err := ignored(spec, found.Container.HostConfig); err != nil {
+		return plugins.Container{}, errors.Join(s.fault(op, plugins.Unsupported, err), s.undo(ctx, made.ID))
+	}
+	return fromInspect(found.Container), nil
+}
+
+// ignored says which limit of spec an engine has left out without a word.
+func ignored(spec plugins.Spec, got *container.HostConfig) error {
+	switch {
+	case got == nil:
+		return nil
+	case spec.Memory > 0 && got.Memory == 0:
+		return errors.New("the engine cannot limit the memory of a container on this host: leave the limit out, or let the host use control groups of version 2")
+	case spec.CPUs > 0 && got.NanoCPUs == 0 && got.CPUQuota == 0:
+		return errors.New("the engine cannot limit the processors of a container on this host: leave the limit out, or let the host use control groups of version 2")
+	}
+	return nil
 }
 
 // existing looks at the container that has the name already. It returns it
@@ -78,8 +102,8 @@ func (s *session) existing(ctx context.Context, spec plugins.Spec) (plugins.Cont
 // sameLabels compares a container's labels with those that spec would give
 // it: its own and those of the image.
 func (s *session) sameLabels(ctx context.Context, c container.InspectResponse, labels map[string]string) (bool, error) {
-	want := make(map[string]string)
-	if len(c.Config.Labels) != len(labels) {
+	want, got := make(map[string]string), shown(c.Config.Labels)
+	if len(got) != len(labels) {
 		img, err := s.api.ImageInspect(ctx, c.Image)
 		if err != nil && !errdefs.IsNotFound(err) {
 			return false, err
@@ -89,7 +113,7 @@ func (s *session) sameLabels(ctx context.Context, c container.InspectResponse, l
 		}
 	}
 	maps.Copy(want, labels)
-	return maps.Equal(want, c.Config.Labels), nil
+	return maps.Equal(want, got), nil
 }
 
 // undo removes a container that could not be started, also when the caller

@@ -8,6 +8,11 @@
 //  2. the engine's own command that connects standard input and output with
 //     the socket, with become when the login user may not open it.
 //
+// An engine without a daemon names its routes itself, see [Engine].Locate: a
+// route may begin with a command that serves the socket for one operation.
+// Where engines differ in what they answer, a field of Engine says so; nothing
+// here asks for an engine's name.
+//
 // An SSH server refuses a forwarded socket with the same words whatever the
 // reason, so a refusal is followed by one command that finds it out, and the
 // error says what cures it.

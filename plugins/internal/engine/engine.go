@@ -18,12 +18,29 @@ import (
 // It implements plugins.Runtime, Restarter, RestartPolicySetter and
 // LogStreamer. Set the exported fields before the first call.
 type Engine struct {
-	Name      string   // "docker"; also the group that may open its socket
+	Name      string   // "docker"
 	Component string   // what the engine calls itself among its parts: "Engine"
 	Program   string   // its command line client, which has "system dial-stdio"
 	Sockets   []string // absolute paths, tried in this order
 	Rootless  string   // path of a user's own socket below XDG_RUNTIME_DIR; empty: there is none
 	Start     string   // the command that starts the engine, for messages
+	Group     string   // may open the socket; empty: no group may
+
+	// Locate, when not nil, says instead of Sockets and Rootless by which
+	// routes the engine is reached, the best first.
+	Locate func(ctx context.Context, h plugins.Host) ([]Route, error)
+
+	// Qualified makes names of images mean what they say: one without a
+	// registry is Invalid, and no registry is left out of a reference.
+	Qualified bool
+
+	// StopsFirst says that the engine, told to remove a container by force,
+	// asks it to end first and waits as long as for a stop.
+	StopsFirst bool
+
+	// Renames says that the engine calls a container's image by any name that
+	// it has for it, not by the one that the container was made with.
+	Renames bool
 
 	mu    sync.Mutex
 	known map[string]*way // by the host's name
@@ -39,13 +56,13 @@ var (
 // A way is a route that worked.
 type way struct {
 	route Route
-	// turns bounds the operations that use a bridge at one time: a session
-	// of the SSH connection and a process on the host each.
+	// turns bounds the operations that need a process on the host at one
+	// time, and with it a session of the SSH connection.
 	turns chan struct{}
 }
 
-// maxBridged is the number of operations at a time on one host over a bridge.
-// Each uses at most two connections: one for requests, one for an exec.
+// maxBridged is the number of such operations at a time on one host. Over a
+// bridge each uses at most two connections: one for requests, one for an exec.
 const maxBridged = 2
 
 // A session is an engine on one host, for one operation.
@@ -100,7 +117,7 @@ func (e *Engine) forget(h plugins.Host, w *way) {
 // connect opens a session by a way and proves that an engine answers.
 func (e *Engine) connect(ctx context.Context, h plugins.Host, w *way) (*session, error) {
 	release := func() {}
-	if w.route.Bridge {
+	if w.route.process() {
 		select {
 		case w.turns <- struct{}{}:
 			release = func() { <-w.turns }
@@ -128,8 +145,12 @@ func (e *Engine) connect(ctx context.Context, h plugins.Host, w *way) (*session,
 	return s, nil
 }
 
-// greet makes the first connection and negotiates the API's version.
+// greet starts the service where there is none, makes the first connection
+// and negotiates the API's version.
 func (s *session) greet(ctx context.Context) error {
+	if err := s.dialer.serve(ctx); err != nil {
+		return err
+	}
 	if err := s.dialer.first(ctx); err != nil {
 		return err
 	}
@@ -193,7 +214,7 @@ func (d *dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	var conn net.Conn
 	var err error
 	if d.route.Bridge {
-		conn = d.bridge(ctx)
+		conn = d.carry(ctx, d.route.command(), d.route.Become)
 	} else {
 		conn, err = d.host.DialContext(ctx, "unix", d.route.Socket)
 	}

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 
 // docker returns a runtime that looks at the given sockets.
 func docker(sockets ...string) *engine.Engine {
-	return &engine.Engine{Name: "docker", Component: "Engine", Program: "docker", Sockets: sockets, Start: "systemctl start docker"}
+	return &engine.Engine{Name: "docker", Component: "Engine", Program: "docker", Sockets: sockets, Start: "systemctl start docker", Group: "docker"}
 }
 
 // host returns a host with the engine's surroundings to be changed.

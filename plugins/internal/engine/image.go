@@ -21,7 +21,7 @@ import (
 
 // Pull implements plugins.Runtime.
 func (e *Engine) Pull(ctx context.Context, h plugins.Host, req plugins.PullRequest) (plugins.Image, error) {
-	name, id, err := parseImage(req.Image)
+	name, id, err := e.parseImage(req.Image)
 	if err != nil {
 		return plugins.Image{}, &plugins.Error{Op: "pull " + req.Image, Host: h.String(), Kind: plugins.Invalid, Err: err}
 	}
@@ -41,27 +41,53 @@ func (e *Engine) Pull(ctx context.Context, h plugins.Host, req plugins.PullReque
 		}
 	}
 	digest, err := s.pull(ctx, name, req)
+	if err == nil && digest == "" {
+		digest, err = s.pulledDigest(ctx, name, req)
+	}
 	if err != nil {
 		return plugins.Image{}, err
 	}
-	wanted := req.Image
-	if digest != "" {
-		wanted = reference.FamiliarName(name) + "@" + digest // what came, whatever the tag means by now
+	if digest == "" {
+		img, err := s.image(ctx, req.Image, name)
+		return img, s.wrap(ctx, op, err)
 	}
-	img, err := s.image(ctx, wanted, name)
+	// What came, whatever the tag means by now.
+	pinned, err := pin(name, digest)
+	if err != nil {
+		return plugins.Image{}, s.fault(op, plugins.Invalid, err)
+	}
+	img, err := s.image(ctx, pinned.String(), pinned)
 	return img, s.wrap(ctx, op, err)
 }
 
+// pin names one image of a repository.
+func pin(name reference.Named, digest string) (reference.Named, error) {
+	return reference.ParseNormalizedNamed(name.Name() + "@" + digest)
+}
+
 // parseImage returns the name of an image, or its id when that is what it is.
-func parseImage(image string) (name reference.Named, id string, err error) {
+func (e *Engine) parseImage(image string) (name reference.Named, id string, err error) {
 	ref, err := reference.ParseAnyReference(image)
 	if err != nil {
 		return nil, "", err
 	}
-	if named, ok := ref.(reference.Named); ok {
-		return named, "", nil
+	named, ok := ref.(reference.Named)
+	if !ok {
+		return nil, ref.String(), nil
 	}
-	return nil, ref.String(), nil
+	if e.Qualified && !strings.HasPrefix(image, reference.Domain(named)+"/") {
+		return nil, "", fmt.Errorf("%s names no registry, and where a host would look for it is its own affair: write %s, or localhost/%s for an image that was built there",
+			image, named, image)
+	}
+	return named, "", nil
+}
+
+// nameOf returns the name of a repository as it is written in a reference.
+func (e *Engine) nameOf(name reference.Named) string {
+	if e.Qualified {
+		return name.Name()
+	}
+	return reference.FamiliarName(name)
 }
 
 // image looks for an image on the host. Its reference is never a tag, which
@@ -73,7 +99,7 @@ func (s *session) image(ctx context.Context, image string, name reference.Named)
 	}
 	if name != nil {
 		if d := digestOf(found.RepoDigests, name); d != "" {
-			return plugins.Image{Reference: reference.FamiliarName(name) + "@" + d, Digest: d}, nil
+			return plugins.Image{Reference: s.engine.nameOf(name) + "@" + d, Digest: d}, nil
 		}
 	}
 	return plugins.Image{Reference: found.ID, Digest: found.ID}, nil
@@ -83,6 +109,19 @@ func (s *session) image(ctx context.Context, image string, name reference.Named)
 // one that name itself carries, else the least of those that the host has
 // seen there. "" when the image never was in that repository.
 func digestOf(repoDigests []string, name reference.Named) string {
+	found := digestsOf(repoDigests, name)
+	if d, ok := name.(reference.Digested); ok && slices.Contains(found, d.Digest().String()) {
+		return d.Digest().String()
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	return found[0]
+}
+
+// digestsOf returns all digests by which name's repository knows an image, the
+// least first.
+func digestsOf(repoDigests []string, name reference.Named) []string {
 	var found []string
 	for _, rd := range repoDigests {
 		ref, err := reference.ParseNormalizedNamed(rd)
@@ -93,13 +132,37 @@ func digestOf(repoDigests []string, name reference.Named) string {
 			found = append(found, d.Digest().String())
 		}
 	}
-	if d, ok := name.(reference.Digested); ok && slices.Contains(found, d.Digest().String()) {
-		return d.Digest().String()
+	slices.Sort(found)
+	return found
+}
+
+// pulledDigest returns the digest of an image that has just been pulled from
+// an engine that does not tell. Such an engine gives an image, under each of
+// its names, the digests of all: also one of a manifest that was made on the
+// host and that the registry never saw. So the registry is asked for each.
+func (s *session) pulledDigest(ctx context.Context, name reference.Named, req plugins.PullRequest) (string, error) {
+	if d, ok := name.(reference.Digested); ok {
+		return d.Digest().String(), nil
 	}
-	if len(found) == 0 {
-		return ""
+	found, err := s.api.ImageInspect(ctx, name.String())
+	if err != nil {
+		return "", s.wrap(ctx, "pull "+req.Image, err)
 	}
-	return slices.Min(found)
+	digests := digestsOf(found.RepoDigests, name)
+	req.Progress = nil
+	for _, d := range digests {
+		if len(digests) == 1 {
+			return d, nil
+		}
+		pinned, err := pin(name, d)
+		if err != nil {
+			return "", s.fault("pull "+req.Image, plugins.Invalid, err)
+		}
+		if _, err := s.pull(ctx, pinned, req); !errors.Is(err, plugins.NotFound) {
+			return d, err
+		}
+	}
+	return "", nil
 }
 
 // pull downloads an image and returns the digest that the registry gave it.

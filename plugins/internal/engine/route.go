@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/teal-deploy/teal/plugins"
@@ -12,20 +13,41 @@ import (
 
 // A Route says how an engine's socket is reached from teal.
 type Route struct {
-	Socket  string   // absolute path on the host
-	Bridge  bool     // Command carries the connection; else the socket is forwarded
-	Command []string // of a bridge
-	Become  bool     // Command is run as become leads to
+	// Socket is an absolute path on the host; empty where Serve is to say it.
+	Socket string
+
+	// Serve is a command that starts a service for one session: it prints
+	// the path of the socket and a line end once something listens there, and
+	// ends the service when its own standard input ends. Nil: one runs.
+	Serve []string
+
+	// Bridge makes a command carry the connection: Program, the words that
+	// the engine's client begins with. Otherwise the socket is forwarded.
+	Bridge  bool
+	Program []string
+	Become  bool // the command of a bridge is run as become leads to
+}
+
+// process reports whether a session takes a process on the host.
+func (r Route) process() bool { return r.Bridge || r.Serve != nil }
+
+// command is that of a bridge.
+func (r Route) command() []string {
+	return slices.Concat(r.Program, []string{"-H", "unix://" + r.Socket, "system", "dial-stdio"})
 }
 
 func (r Route) String() string {
+	said := r.Socket
+	if r.Serve != nil {
+		said = "a service started for each operation"
+	}
 	switch {
 	case r.Become:
-		return r.Socket + " by a command with become"
+		said += " by a command with become"
 	case r.Bridge:
-		return r.Socket + " by a command"
+		said += " by a command"
 	}
-	return r.Socket
+	return said
 }
 
 // Route returns how the engine on h is reached, once it has answered.
@@ -53,6 +75,21 @@ func (e *Engine) discover(ctx context.Context, h plugins.Host) (*session, error)
 	}
 	final := func() bool {
 		return ctx.Err() != nil || errors.Is(refused, plugins.Lost) || errors.Is(refused, plugins.Unsupported)
+	}
+	if e.Locate != nil {
+		rs, err := e.Locate(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rs {
+			if s := try(r); s != nil {
+				return s, nil
+			}
+			if final() {
+				return nil, refused
+			}
+		}
+		return nil, &plugins.Error{Op: "reach " + e.Name, Host: h.String(), Kind: plugins.Unavailable, Err: refused}
 	}
 	if s := try(Route{Socket: e.Sockets[0]}); s != nil {
 		return s, nil
@@ -87,7 +124,7 @@ func (e *Engine) routes(f facts) []Route {
 		return rs
 	}
 	bridge := func(socket string, become bool) Route {
-		return Route{Socket: socket, Bridge: true, Become: become, Command: []string{f.program, "-H", "unix://" + socket, "system", "dial-stdio"}}
+		return Route{Socket: socket, Bridge: true, Become: become, Program: []string{f.program}}
 	}
 	for _, s := range f.sockets {
 		if s.writable {
@@ -176,8 +213,11 @@ func (e *Engine) diagnose(h plugins.Host, f facts, refused error) error {
 			"(AllowStreamLocalForwarding, AllowTcpForwarding, PermitOpen) and the program %s, which could take its place, is not there: %w",
 			f.sockets[0].path, e.Start, e.Program, refused)
 	default:
-		fault.Err = fmt.Errorf("user %s (groups %s) may not open %s: set become for the host, or add the user to the group (usermod -aG %s %s): %w",
-			f.user, f.groups, f.sockets[0].path, e.Name, f.user, refused)
+		cure := "set become for the host"
+		if e.Group != "" {
+			cure += fmt.Sprintf(", or add the user to the group (usermod -aG %s %s)", e.Group, f.user)
+		}
+		fault.Err = fmt.Errorf("user %s (groups %s) may not open %s: %s: %w", f.user, f.groups, f.sockets[0].path, cure, refused)
 	}
 	return fault
 }

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,7 +32,7 @@ import (
 func dockerEngine() *Engine {
 	return &Engine{
 		Name: "docker", Program: "docker", Sockets: []string{"/var/run/docker.sock"},
-		Rootless: "docker.sock", Start: "systemctl start docker",
+		Rootless: "docker.sock", Start: "systemctl start docker", Group: "docker",
 	}
 }
 
@@ -183,7 +186,7 @@ func TestParseImage(t *testing.T) {
 		"shop:1": false, "registry.test:5000/a/b:1": false, "shop@" + sum1: false,
 		sum1: true, strings.TrimPrefix(sum1, "sha256:"): true,
 	} {
-		name, id, err := parseImage(image)
+		name, id, err := dockerEngine().parseImage(image)
 		if err != nil || (id != "") != isID || (name == nil) != isID {
 			t.Errorf("%s: %v, %q, %v", image, name, id, err)
 		}
@@ -317,5 +320,133 @@ func TestRoutesAfterTheFirst(t *testing.T) {
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("%s: %s", tt.name, diff)
 		}
+	}
+}
+
+func TestEngineThatNamesImagesInFullRefusesShortNames(t *testing.T) {
+	e := dockerEngine()
+	e.Qualified = true
+	for image, want := range map[string]string{
+		"registry.test:5000/a/b:1": "registry.test:5000/a/b",
+		"localhost/shop:1":         "localhost/shop",
+		"docker.io/library/shop":   "docker.io/library/shop",
+		"docker.io/team/shop":      "docker.io/team/shop",
+		sum1:                       "",
+		"shop":                     "docker.io/library/shop",
+		"team/shop:1":              "docker.io/team/shop:1",
+		"library/shop@" + sum1:     "docker.io/library/shop@" + sum1,
+	} {
+		name, id, err := e.parseImage(image)
+		switch {
+		case err != nil:
+			if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "localhost/"+image) {
+				t.Errorf("%s: %v", image, err)
+			}
+		case id == "" && e.nameOf(name) != want:
+			t.Errorf("%s: %s, not %s", image, e.nameOf(name), want)
+		case id != "" && want != "":
+			t.Errorf("%s is an id", image)
+		}
+	}
+	name, _, err := dockerEngine().parseImage("docker.io/library/shop:1")
+	if err != nil || dockerEngine().nameOf(name) != "shop" {
+		t.Errorf("Docker calls it %s, %v", dockerEngine().nameOf(name), err)
+	}
+}
+
+func TestLimitThatWasLeftOutIsFound(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		spec plugins.Spec
+		got  container.HostConfig
+		want string // in the error; "": none
+	}{
+		{"none asked for", plugins.Spec{}, container.HostConfig{}, ""},
+		{"memory", plugins.Spec{Memory: 1}, container.HostConfig{}, "memory"},
+		{"processors", plugins.Spec{CPUs: 1}, container.HostConfig{}, "processors"},
+		{
+			"both kept",
+			plugins.Spec{Memory: 1, CPUs: 1},
+			container.HostConfig{Resources: container.Resources{Memory: 1, NanoCPUs: 1e9}},
+			"",
+		},
+		{"processors as a quota", plugins.Spec{CPUs: 1}, container.HostConfig{Resources: container.Resources{CPUQuota: 1}}, ""},
+	} {
+		err := ignored(tt.spec, &tt.got)
+		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}
+
+func TestImageOfAContainerStandsInAHiddenLabel(t *testing.T) {
+	labels := map[string]string{imageLabel: "shop@sha256:1", "a": "b"}
+	got := fromInspect(container.InspectResponse{ID: "id", Config: &container.Config{Image: "other:2", Labels: labels}})
+	want := plugins.Container{ID: "id", Image: "shop@sha256:1", Labels: map[string]string{"a": "b"}, Status: plugins.StatusOther}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if len(labels) != 2 {
+		t.Errorf("the engine's labels were changed: %v", labels)
+	}
+}
+
+// located is an engine whose routes lead to what commands of this machine do.
+func located(routes ...Route) *Engine {
+	e := dockerEngine()
+	e.Locate = func(context.Context, plugins.Host) ([]Route, error) { return routes, nil }
+	return e
+}
+
+func TestServiceThatDoesNotStartSaysWhy(t *testing.T) {
+	e := located(Route{Serve: []string{"sh", "-c", "echo no space left >&2; exit 3"}})
+	_, err := e.Probe(t.Context(), plugintest.Local("web1"))
+	if !errors.Is(err, plugins.Unavailable) || !strings.Contains(err.Error(), "no space left") {
+		t.Error(err)
+	}
+}
+
+func TestServiceThatNeverListensIsNotWaitedForBeyondTheContext(t *testing.T) {
+	e := located(Route{Serve: []string{"sh", "-c", "cat"}})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_, err := e.Probe(ctx, plugintest.Local("web1"))
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+}
+
+func TestRoutesAreTriedUntilOneWorks(t *testing.T) {
+	dir := t.TempDir()
+	lis, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Api-Version", "1.41")
+	})}
+	go func() { _ = srv.Serve(lis) }()
+	defer srv.Close()
+	e := located(
+		Route{Socket: filepath.Join(dir, "stale")},
+		Route{Serve: []string{"sh", "-c", "exit 1"}},
+		Route{Serve: []string{"sh", "-c", `echo "$1"; cat >/dev/null; : >"$2"`, "sh", lis.Addr().String(), filepath.Join(dir, "ended")}},
+	)
+	got, err := e.Route(t.Context(), plugintest.Local("web1"))
+	if err != nil || got.Serve == nil {
+		t.Fatalf("%v, %v", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "ended")); err != nil {
+		t.Errorf("the service's command was not ended in order: %v", err)
+	}
+}
+
+func TestNoRouteIsTriedThatCannotBeFound(t *testing.T) {
+	e := dockerEngine()
+	want := &plugins.Error{Kind: plugins.Denied}
+	e.Locate = func(context.Context, plugins.Host) ([]Route, error) { return nil, want }
+	if _, err := e.Probe(t.Context(), plugintest.Local("web1")); !errors.Is(err, plugins.Denied) {
+		t.Error(err)
 	}
 }

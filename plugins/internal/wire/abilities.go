@@ -10,24 +10,38 @@ type (
 	local   = plugins.LocalRemover
 )
 
+// Every is a runtime with every optional interface that is used during a
+// deployment.
+type Every interface {
+	plugins.Runtime
+	plugins.Restarter
+	plugins.RestartPolicySetter
+	plugins.LogStreamer
+	plugins.LocalRemover
+}
+
 // Runtime returns the plugin as a runtime that has exactly the optional
-// interfaces that the plugin's runtime has, so that an assertion tells the
-// truth. Go cannot add methods to a value, hence a type for each combination.
-func (c *Client) Runtime() plugins.Runtime {
+// interfaces that the plugin's runtime has.
+func (c *Client) Runtime() plugins.Runtime { return Limit(c, c.caps) }
+
+// Limit returns c with the optional interfaces that caps name and no others, so
+// that an assertion tells the truth. Go cannot add methods to a value, hence a
+// type for each combination.
+func Limit(c Every, caps *Capabilities) plugins.Runtime {
 	set := 0
-	for i, has := range []bool{c.caps.GetRestart(), c.caps.GetSetRestartPolicy(), c.caps.GetLogs()} {
+	for i, has := range []bool{caps.GetRestart(), caps.GetSetRestartPolicy(), caps.GetLogs()} {
 		if has {
 			set |= 1 << i
 		}
 	}
-	if c.caps.GetLocalCommands() {
-		return c.withLocal()[set]
+	if caps.GetLocalCommands() {
+		return withLocal(c)[set]
 	}
-	return c.withoutLocal()[set]
+	return withoutLocal(c)[set]
 }
 
 // withoutLocal is indexed by restart, policy and logs: 1, 2 and 4.
-func (c *Client) withoutLocal() [8]plugins.Runtime {
+func withoutLocal(c Every) [8]plugins.Runtime {
 	return [8]plugins.Runtime{
 		struct{ runtime }{c},
 		struct {
@@ -67,7 +81,7 @@ func (c *Client) withoutLocal() [8]plugins.Runtime {
 }
 
 // withLocal is withoutLocal and LocalRemover.
-func (c *Client) withLocal() [8]plugins.Runtime {
+func withLocal(c Every) [8]plugins.Runtime {
 	return [8]plugins.Runtime{
 		struct {
 			runtime
@@ -106,6 +120,6 @@ func (c *Client) withLocal() [8]plugins.Runtime {
 			logs
 			local
 		}{c, c, c, c},
-		c,
+		struct{ Every }{c},
 	}
 }

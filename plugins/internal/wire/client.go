@@ -35,15 +35,26 @@ func newClient(name string, conn grpc.ClientConnInterface, hosts *hosts, broker 
 	return &Client{name: name, rpc: NewRuntimeServiceClient(conn), hosts: hosts, broker: broker, died: died, grace: cleanupGrace}
 }
 
-// Configure tells the plugin how to reach its hosts and asks what it can do.
-// It must have returned before Runtime is used.
-func (c *Client) Configure(ctx context.Context) error {
-	caps, err := c.rpc.Configure(ctx, &ConfigureRequest{BrokerId: c.broker})
+// Configure tells the plugin how to reach its hosts, hands it its settings and
+// asks what it can do. It must have returned before Runtime is used. What the
+// plugin has against its settings is a *plugins.SettingError.
+func (c *Client) Configure(ctx context.Context, settings map[string]any) error {
+	text, err := MarshalSettings(settings)
+	if err != nil {
+		return err
+	}
+	caps, err := c.rpc.Configure(ctx, &ConfigureRequest{BrokerId: c.broker, Settings: text})
 	if err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("plugin %s does not answer: %w", c.name, context.Cause(ctx))
 		}
 		return c.hopFailure("configure", "", err)
+	}
+	if err := decodeError(caps.GetError()); err != nil {
+		return err
+	}
+	if len(settings) > 0 && !caps.GetSettings() {
+		return &plugins.SettingError{Err: fmt.Errorf("the plugin %s takes none", c.name)}
 	}
 	c.caps = caps
 	return nil

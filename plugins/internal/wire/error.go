@@ -27,6 +27,12 @@ func encodeError(err error) *Error {
 	case *plugins.ExitError:
 		e.Is = &Error_Exit{&Exit{Host: clip(x.Host), Args: clipAll(x.Args), Code: clampInt32(x.Code), Stderr: x.Stderr}}
 		return e
+	case *plugins.SettingError:
+		e.Is = &Error_Setting{&Setting{Path: clipAll(x.Path)}}
+		if x.Err != nil {
+			e.Causes = []*Error{encodeError(x.Err)}
+		}
+		return e
 	case plugins.Kind:
 		e.Is = &Error_Kind{clip(string(x))}
 		return e
@@ -93,6 +99,12 @@ func decodeError(e *Error) error {
 		return &plugins.ExitError{
 			Host: x.Exit.GetHost(), Args: x.Exit.GetArgs(), Code: int(x.Exit.GetCode()), Stderr: x.Exit.GetStderr(),
 		}
+	case *Error_Setting:
+		err := &plugins.SettingError{Path: x.Setting.GetPath()}
+		if len(e.GetCauses()) > 0 {
+			err.Err = decodeError(e.GetCauses()[0])
+		}
+		return err
 	case *Error_Kind:
 		return plugins.Kind(x.Kind)
 	case *Error_Canceled:

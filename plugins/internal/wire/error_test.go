@@ -46,6 +46,8 @@ func TestErrorSurvivesTheHop(t *testing.T) {
 		{"an exit code inside", &plugins.Error{Op: "exec", Kind: plugins.Invalid, Err: fmt.Errorf("hook: %w", exit)}, []error{plugins.Invalid}, nil},
 		{"joined", errors.Join(classified, context.Canceled, io.EOF), []error{plugins.NotFound, context.Canceled}, []error{context.DeadlineExceeded}},
 		{"two levels", &plugins.Error{Kind: plugins.Lost, Err: &plugins.Error{Kind: plugins.Denied}}, []error{plugins.Lost, plugins.Denied}, nil},
+		{"a setting", &plugins.SettingError{Path: []string{"store", "path"}, Err: classified}, []error{plugins.Invalid, plugins.NotFound}, nil},
+		{"the settings as a whole", &plugins.SettingError{}, []error{plugins.Invalid}, nil},
 		{"deadline", fmt.Errorf("list: %w", context.DeadlineExceeded), []error{context.DeadlineExceeded}, []error{context.Canceled}},
 		{"cancelled", context.Canceled, []error{context.Canceled}, nil},
 	} {

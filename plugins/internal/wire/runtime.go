@@ -24,7 +24,7 @@ func (c *Client) Probe(ctx context.Context, h plugins.Host) (plugins.Info, error
 	defer call.end()
 	resp, err := c.rpc.Probe(hop, call.Call)
 	return plugins.Info{
-		Name: resp.GetName(), Version: resp.GetVersion(), Settings: resp.GetSettings(),
+		Name: resp.GetName(), Version: resp.GetVersion(), Settings: resp.GetSettings(), Warnings: resp.GetWarnings(),
 	}, call.result(err, resp.GetError())
 }
 
@@ -139,6 +139,6 @@ func (c *Client) LocalCommands(ctx context.Context, h plugins.Host, id string, g
 	defer call.end()
 	resp, err := c.rpc.LocalCommands(hop, graceToWire(call.Call, id, grace))
 	return plugins.LocalCommands{
-		PID: resp.GetPid(), Stop: resp.GetStop(), Remove: resp.GetRemove(),
+		PID: resp.GetPid(), Stop: resp.GetStop(), Remove: resp.GetRemove(), Port: uint16(resp.GetPort()),
 	}, call.result(err, resp.GetError())
 }

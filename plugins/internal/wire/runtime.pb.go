@@ -37,6 +37,7 @@ const (
 type ConfigureRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	BrokerId      uint32                 `protobuf:"varint,1,opt,name=broker_id,json=brokerId,proto3" json:"broker_id,omitempty"`
+	Settings      []byte                 `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"` // may be secret: a JSON object: [plugins.NAME.settings] of the app file
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -78,6 +79,13 @@ func (x *ConfigureRequest) GetBrokerId() uint32 {
 	return 0
 }
 
+func (x *ConfigureRequest) GetSettings() []byte {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
 // Capabilities say which optional interfaces the runtime has.
 type Capabilities struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -85,6 +93,8 @@ type Capabilities struct {
 	SetRestartPolicy bool                   `protobuf:"varint,2,opt,name=set_restart_policy,json=setRestartPolicy,proto3" json:"set_restart_policy,omitempty"`
 	Logs             bool                   `protobuf:"varint,3,opt,name=logs,proto3" json:"logs,omitempty"`
 	LocalCommands    bool                   `protobuf:"varint,4,opt,name=local_commands,json=localCommands,proto3" json:"local_commands,omitempty"`
+	Settings         bool                   `protobuf:"varint,5,opt,name=settings,proto3" json:"settings,omitempty"` // it has looked at them
+	Error            *Error                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`        // what is wrong with the settings
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -145,6 +155,20 @@ func (x *Capabilities) GetLocalCommands() bool {
 		return x.LocalCommands
 	}
 	return false
+}
+
+func (x *Capabilities) GetSettings() bool {
+	if x != nil {
+		return x.Settings
+	}
+	return false
+}
+
+func (x *Capabilities) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
 }
 
 // A Call is what every call of a runtime begins with.
@@ -307,6 +331,7 @@ type Error struct {
 	//	*Error_Canceled
 	//	*Error_Deadline
 	//	*Error_Kind
+	//	*Error_Setting
 	Is            isError_Is `protobuf_oneof:"is"`
 	Causes        []*Error   `protobuf:"bytes,7,rep,name=causes,proto3" json:"causes,omitempty"` // what it wraps
 	unknownFields protoimpl.UnknownFields
@@ -402,6 +427,15 @@ func (x *Error) GetKind() string {
 	return ""
 }
 
+func (x *Error) GetSetting() *Setting {
+	if x != nil {
+		if x, ok := x.Is.(*Error_Setting); ok {
+			return x.Setting
+		}
+	}
+	return nil
+}
+
 func (x *Error) GetCauses() []*Error {
 	if x != nil {
 		return x.Causes
@@ -433,6 +467,10 @@ type Error_Kind struct {
 	Kind string `protobuf:"bytes,6,opt,name=kind,proto3,oneof"` // plugins.Kind
 }
 
+type Error_Setting struct {
+	Setting *Setting `protobuf:"bytes,8,opt,name=setting,proto3,oneof"` // plugins.SettingError
+}
+
 func (*Error_Classified) isError_Is() {}
 
 func (*Error_Exit) isError_Is() {}
@@ -442,6 +480,8 @@ func (*Error_Canceled) isError_Is() {}
 func (*Error_Deadline) isError_Is() {}
 
 func (*Error_Kind) isError_Is() {}
+
+func (*Error_Setting) isError_Is() {}
 
 type Classified struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -503,6 +543,50 @@ func (x *Classified) GetKind() string {
 	return ""
 }
 
+type Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          []string               `protobuf:"bytes,1,rep,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_runtime_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_runtime_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_runtime_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Setting) GetPath() []string {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
 type Exit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -515,7 +599,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_runtime_proto_msgTypes[7]
+	mi := &file_runtime_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +611,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[7]
+	mi := &file_runtime_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +624,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{7}
+	return file_runtime_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Exit) GetHost() string {
@@ -580,7 +664,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_runtime_proto_msgTypes[8]
+	mi := &file_runtime_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +676,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[8]
+	mi := &file_runtime_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +689,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{8}
+	return file_runtime_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Done) GetError() *Error {
@@ -621,13 +705,14 @@ type ProbeResponse struct {
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Settings      []byte                 `protobuf:"bytes,3,opt,name=settings,proto3" json:"settings,omitempty"` // JSON
 	Error         *Error                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Warnings      []string               `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_runtime_proto_msgTypes[9]
+	mi := &file_runtime_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +724,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[9]
+	mi := &file_runtime_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +737,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{9}
+	return file_runtime_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProbeResponse) GetName() string {
@@ -683,6 +768,13 @@ func (x *ProbeResponse) GetError() *Error {
 	return nil
 }
 
+func (x *ProbeResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 type PullRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -696,7 +788,7 @@ type PullRequest struct {
 
 func (x *PullRequest) Reset() {
 	*x = PullRequest{}
-	mi := &file_runtime_proto_msgTypes[10]
+	mi := &file_runtime_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +800,7 @@ func (x *PullRequest) String() string {
 func (*PullRequest) ProtoMessage() {}
 
 func (x *PullRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[10]
+	mi := &file_runtime_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +813,7 @@ func (x *PullRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullRequest.ProtoReflect.Descriptor instead.
 func (*PullRequest) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{10}
+	return file_runtime_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PullRequest) GetCall() *Call {
@@ -762,14 +854,14 @@ func (x *PullRequest) GetProgress() bool {
 type Auth struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Username      string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
-	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"` // secret
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Auth) Reset() {
 	*x = Auth{}
-	mi := &file_runtime_proto_msgTypes[11]
+	mi := &file_runtime_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +873,7 @@ func (x *Auth) String() string {
 func (*Auth) ProtoMessage() {}
 
 func (x *Auth) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[11]
+	mi := &file_runtime_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +886,7 @@ func (x *Auth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Auth.ProtoReflect.Descriptor instead.
 func (*Auth) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{11}
+	return file_runtime_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Auth) GetUsername() string {
@@ -825,7 +917,7 @@ type PullResponse struct {
 
 func (x *PullResponse) Reset() {
 	*x = PullResponse{}
-	mi := &file_runtime_proto_msgTypes[12]
+	mi := &file_runtime_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +929,7 @@ func (x *PullResponse) String() string {
 func (*PullResponse) ProtoMessage() {}
 
 func (x *PullResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[12]
+	mi := &file_runtime_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +942,7 @@ func (x *PullResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullResponse.ProtoReflect.Descriptor instead.
 func (*PullResponse) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{12}
+	return file_runtime_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PullResponse) GetPart() isPullResponse_Part {
@@ -919,7 +1011,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_runtime_proto_msgTypes[13]
+	mi := &file_runtime_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1023,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[13]
+	mi := &file_runtime_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1036,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{13}
+	return file_runtime_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Image) GetReference() string {
@@ -971,7 +1063,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_runtime_proto_msgTypes[14]
+	mi := &file_runtime_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1075,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[14]
+	mi := &file_runtime_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1088,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{14}
+	return file_runtime_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateRequest) GetCall() *Call {
@@ -1023,7 +1115,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_runtime_proto_msgTypes[15]
+	mi := &file_runtime_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1127,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[15]
+	mi := &file_runtime_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1140,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{15}
+	return file_runtime_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateResponse) GetContainer() *Container {
@@ -1070,7 +1162,7 @@ type Spec struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Image         string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	Command       []string               `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
-	Env           map[string]string      `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Env           map[string]string      `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // may be secret
 	Labels        map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Mounts        []*Mount               `protobuf:"bytes,6,rep,name=mounts,proto3" json:"mounts,omitempty"`
 	Port          uint32                 `protobuf:"varint,7,opt,name=port,proto3" json:"port,omitempty"`
@@ -1085,7 +1177,7 @@ type Spec struct {
 
 func (x *Spec) Reset() {
 	*x = Spec{}
-	mi := &file_runtime_proto_msgTypes[16]
+	mi := &file_runtime_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1189,7 @@ func (x *Spec) String() string {
 func (*Spec) ProtoMessage() {}
 
 func (x *Spec) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[16]
+	mi := &file_runtime_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1202,7 @@ func (x *Spec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spec.ProtoReflect.Descriptor instead.
 func (*Spec) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{16}
+	return file_runtime_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Spec) GetName() string {
@@ -1208,7 +1300,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_runtime_proto_msgTypes[17]
+	mi := &file_runtime_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1312,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[17]
+	mi := &file_runtime_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1325,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{17}
+	return file_runtime_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Mount) GetSource() string {
@@ -1274,7 +1366,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_runtime_proto_msgTypes[18]
+	mi := &file_runtime_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1378,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[18]
+	mi := &file_runtime_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1391,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{18}
+	return file_runtime_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Container) GetId() string {
@@ -1375,7 +1467,7 @@ type ContainerRequest struct {
 
 func (x *ContainerRequest) Reset() {
 	*x = ContainerRequest{}
-	mi := &file_runtime_proto_msgTypes[19]
+	mi := &file_runtime_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1479,7 @@ func (x *ContainerRequest) String() string {
 func (*ContainerRequest) ProtoMessage() {}
 
 func (x *ContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[19]
+	mi := &file_runtime_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1492,7 @@ func (x *ContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerRequest.ProtoReflect.Descriptor instead.
 func (*ContainerRequest) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{19}
+	return file_runtime_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ContainerRequest) GetCall() *Call {
@@ -1428,7 +1520,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_runtime_proto_msgTypes[20]
+	mi := &file_runtime_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1532,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[20]
+	mi := &file_runtime_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1545,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{20}
+	return file_runtime_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StopRequest) GetCall() *Call {
@@ -1488,7 +1580,7 @@ type SetRestartPolicyRequest struct {
 
 func (x *SetRestartPolicyRequest) Reset() {
 	*x = SetRestartPolicyRequest{}
-	mi := &file_runtime_proto_msgTypes[21]
+	mi := &file_runtime_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1592,7 @@ func (x *SetRestartPolicyRequest) String() string {
 func (*SetRestartPolicyRequest) ProtoMessage() {}
 
 func (x *SetRestartPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[21]
+	mi := &file_runtime_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1605,7 @@ func (x *SetRestartPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRestartPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SetRestartPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{21}
+	return file_runtime_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetRestartPolicyRequest) GetCall() *Call {
@@ -1547,7 +1639,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_runtime_proto_msgTypes[22]
+	mi := &file_runtime_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1651,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[22]
+	mi := &file_runtime_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1664,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{22}
+	return file_runtime_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListRequest) GetCall() *Call {
@@ -1599,7 +1691,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_runtime_proto_msgTypes[23]
+	mi := &file_runtime_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1703,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[23]
+	mi := &file_runtime_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1716,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{23}
+	return file_runtime_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListResponse) GetContainers() []*Container {
@@ -1652,7 +1744,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_runtime_proto_msgTypes[24]
+	mi := &file_runtime_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1756,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[24]
+	mi := &file_runtime_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1769,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{24}
+	return file_runtime_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LogsRequest) GetCall() *Call {
@@ -1714,7 +1806,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_runtime_proto_msgTypes[25]
+	mi := &file_runtime_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1818,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[25]
+	mi := &file_runtime_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1831,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{25}
+	return file_runtime_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogsResponse) GetPart() isLogsResponse_Part {
@@ -1789,13 +1881,14 @@ type LocalCommandsResponse struct {
 	Stop          []string               `protobuf:"bytes,2,rep,name=stop,proto3" json:"stop,omitempty"`
 	Remove        []string               `protobuf:"bytes,3,rep,name=remove,proto3" json:"remove,omitempty"`
 	Error         *Error                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Port          uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LocalCommandsResponse) Reset() {
 	*x = LocalCommandsResponse{}
-	mi := &file_runtime_proto_msgTypes[26]
+	mi := &file_runtime_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1900,7 @@ func (x *LocalCommandsResponse) String() string {
 func (*LocalCommandsResponse) ProtoMessage() {}
 
 func (x *LocalCommandsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[26]
+	mi := &file_runtime_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1913,7 @@ func (x *LocalCommandsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalCommandsResponse.ProtoReflect.Descriptor instead.
 func (*LocalCommandsResponse) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{26}
+	return file_runtime_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LocalCommandsResponse) GetPid() []string {
@@ -1851,6 +1944,13 @@ func (x *LocalCommandsResponse) GetError() *Error {
 	return nil
 }
 
+func (x *LocalCommandsResponse) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
 // CommandInput begins with start. The end of the stream is not the end of
 // standard input: stdin_end is.
 type CommandInput struct {
@@ -1867,7 +1967,7 @@ type CommandInput struct {
 
 func (x *CommandInput) Reset() {
 	*x = CommandInput{}
-	mi := &file_runtime_proto_msgTypes[27]
+	mi := &file_runtime_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +1979,7 @@ func (x *CommandInput) String() string {
 func (*CommandInput) ProtoMessage() {}
 
 func (x *CommandInput) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[27]
+	mi := &file_runtime_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +1992,7 @@ func (x *CommandInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandInput.ProtoReflect.Descriptor instead.
 func (*CommandInput) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{27}
+	return file_runtime_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CommandInput) GetPart() isCommandInput_Part {
@@ -1956,7 +2056,7 @@ type CommandStart struct {
 	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
 	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // of the container; Exec only
 	Args          []string               `protobuf:"bytes,3,rep,name=args,proto3" json:"args,omitempty"`
-	Env           map[string]string      `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Env           map[string]string      `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // may be secret
 	Become        bool                   `protobuf:"varint,5,opt,name=become,proto3" json:"become,omitempty"`
 	Stdin         bool                   `protobuf:"varint,6,opt,name=stdin,proto3" json:"stdin,omitempty"`   // parts of standard input will follow
 	Stdout        bool                   `protobuf:"varint,7,opt,name=stdout,proto3" json:"stdout,omitempty"` // it is wanted
@@ -1967,7 +2067,7 @@ type CommandStart struct {
 
 func (x *CommandStart) Reset() {
 	*x = CommandStart{}
-	mi := &file_runtime_proto_msgTypes[28]
+	mi := &file_runtime_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2079,7 @@ func (x *CommandStart) String() string {
 func (*CommandStart) ProtoMessage() {}
 
 func (x *CommandStart) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[28]
+	mi := &file_runtime_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2092,7 @@ func (x *CommandStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandStart.ProtoReflect.Descriptor instead.
 func (*CommandStart) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{28}
+	return file_runtime_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CommandStart) GetCall() *Call {
@@ -2066,7 +2166,7 @@ type CommandOutput struct {
 
 func (x *CommandOutput) Reset() {
 	*x = CommandOutput{}
-	mi := &file_runtime_proto_msgTypes[29]
+	mi := &file_runtime_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2178,7 @@ func (x *CommandOutput) String() string {
 func (*CommandOutput) ProtoMessage() {}
 
 func (x *CommandOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[29]
+	mi := &file_runtime_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2191,7 @@ func (x *CommandOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandOutput.ProtoReflect.Descriptor instead.
 func (*CommandOutput) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{29}
+	return file_runtime_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CommandOutput) GetPart() isCommandOutput_Part {
@@ -2167,7 +2267,7 @@ type DialInput struct {
 
 func (x *DialInput) Reset() {
 	*x = DialInput{}
-	mi := &file_runtime_proto_msgTypes[30]
+	mi := &file_runtime_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2279,7 @@ func (x *DialInput) String() string {
 func (*DialInput) ProtoMessage() {}
 
 func (x *DialInput) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[30]
+	mi := &file_runtime_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2292,7 @@ func (x *DialInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialInput.ProtoReflect.Descriptor instead.
 func (*DialInput) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{30}
+	return file_runtime_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DialInput) GetPart() isDialInput_Part {
@@ -2277,7 +2377,7 @@ type DialOpen struct {
 
 func (x *DialOpen) Reset() {
 	*x = DialOpen{}
-	mi := &file_runtime_proto_msgTypes[31]
+	mi := &file_runtime_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2389,7 @@ func (x *DialOpen) String() string {
 func (*DialOpen) ProtoMessage() {}
 
 func (x *DialOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[31]
+	mi := &file_runtime_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2402,7 @@ func (x *DialOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialOpen.ProtoReflect.Descriptor instead.
 func (*DialOpen) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{31}
+	return file_runtime_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DialOpen) GetCall() *Call {
@@ -2343,7 +2443,7 @@ type DialOutput struct {
 
 func (x *DialOutput) Reset() {
 	*x = DialOutput{}
-	mi := &file_runtime_proto_msgTypes[32]
+	mi := &file_runtime_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2355,7 +2455,7 @@ func (x *DialOutput) String() string {
 func (*DialOutput) ProtoMessage() {}
 
 func (x *DialOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_runtime_proto_msgTypes[32]
+	mi := &file_runtime_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2368,7 +2468,7 @@ func (x *DialOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialOutput.ProtoReflect.Descriptor instead.
 func (*DialOutput) Descriptor() ([]byte, []int) {
-	return file_runtime_proto_rawDescGZIP(), []int{32}
+	return file_runtime_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DialOutput) GetPart() isDialOutput_Part {
@@ -2446,14 +2546,17 @@ var File_runtime_proto protoreflect.FileDescriptor
 
 const file_runtime_proto_rawDesc = "" +
 	"\n" +
-	"\rruntime.proto\x12\x0eteal.plugin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n" +
+	"\rruntime.proto\x12\x0eteal.plugin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n" +
 	"\x10ConfigureRequest\x12\x1b\n" +
-	"\tbroker_id\x18\x01 \x01(\rR\bbrokerId\"\x91\x01\n" +
+	"\tbroker_id\x18\x01 \x01(\rR\bbrokerId\x12\x1a\n" +
+	"\bsettings\x18\x02 \x01(\fR\bsettings\"\xda\x01\n" +
 	"\fCapabilities\x12\x18\n" +
 	"\arestart\x18\x01 \x01(\bR\arestart\x12,\n" +
 	"\x12set_restart_policy\x18\x02 \x01(\bR\x10setRestartPolicy\x12\x12\n" +
 	"\x04logs\x18\x03 \x01(\bR\x04logs\x12%\n" +
-	"\x0elocal_commands\x18\x04 \x01(\bR\rlocalCommands\"g\n" +
+	"\x0elocal_commands\x18\x04 \x01(\bR\rlocalCommands\x12\x1a\n" +
+	"\bsettings\x18\x05 \x01(\bR\bsettings\x12+\n" +
+	"\x05error\x18\x06 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"g\n" +
 	"\x04Call\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\tR\x06handle\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x123\n" +
@@ -2461,7 +2564,7 @@ const file_runtime_proto_rawDesc = "" +
 	"\rCancelRequest\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\tR\x06handle\"&\n" +
 	"\x0eCancelResponse\x12\x14\n" +
-	"\x05found\x18\x01 \x01(\bR\x05found\"\x8c\x02\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\"\xc1\x02\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12<\n" +
 	"\n" +
@@ -2470,35 +2573,39 @@ const file_runtime_proto_rawDesc = "" +
 	"\x04exit\x18\x03 \x01(\v2\x14.teal.plugin.v1.ExitH\x00R\x04exit\x12\x1c\n" +
 	"\bcanceled\x18\x04 \x01(\bH\x00R\bcanceled\x12\x1c\n" +
 	"\bdeadline\x18\x05 \x01(\bH\x00R\bdeadline\x12\x14\n" +
-	"\x04kind\x18\x06 \x01(\tH\x00R\x04kind\x12-\n" +
+	"\x04kind\x18\x06 \x01(\tH\x00R\x04kind\x123\n" +
+	"\asetting\x18\b \x01(\v2\x17.teal.plugin.v1.SettingH\x00R\asetting\x12-\n" +
 	"\x06causes\x18\a \x03(\v2\x15.teal.plugin.v1.ErrorR\x06causesB\x04\n" +
 	"\x02is\"D\n" +
 	"\n" +
 	"Classified\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\tR\x02op\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
-	"\x04kind\x18\x03 \x01(\tR\x04kind\"Z\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\"\x1d\n" +
+	"\aSetting\x12\x12\n" +
+	"\x04path\x18\x01 \x03(\tR\x04path\"Z\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04args\x18\x02 \x03(\tR\x04args\x12\x12\n" +
 	"\x04code\x18\x03 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06stderr\x18\x04 \x01(\fR\x06stderr\"3\n" +
 	"\x04Done\x12+\n" +
-	"\x05error\x18\x01 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\x86\x01\n" +
+	"\x05error\x18\x01 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\xa2\x01\n" +
 	"\rProbeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\bsettings\x18\x03 \x01(\fR\bsettings\x12+\n" +
-	"\x05error\x18\x04 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\xab\x01\n" +
+	"\x05error\x18\x04 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\x12\x1a\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"\xab\x01\n" +
 	"\vPullRequest\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.teal.plugin.v1.CallR\x04call\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x16\n" +
 	"\x06policy\x18\x03 \x01(\tR\x06policy\x12(\n" +
 	"\x04auth\x18\x04 \x01(\v2\x14.teal.plugin.v1.AuthR\x04auth\x12\x1a\n" +
-	"\bprogress\x18\x05 \x01(\bR\bprogress\"C\n" +
+	"\bprogress\x18\x05 \x01(\bR\bprogress\">\n" +
 	"\x04Auth\x12\x1a\n" +
-	"\busername\x18\x01 \x01(\tR\busername\x12\x1f\n" +
-	"\bpassword\x18\x02 \x01(\tB\x03\x80\x01\x01R\bpassword\"\x92\x01\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\"\x92\x01\n" +
 	"\fPullResponse\x12\x1c\n" +
 	"\bprogress\x18\x01 \x01(\fH\x00R\bprogress\x12-\n" +
 	"\x05image\x18\x02 \x01(\v2\x15.teal.plugin.v1.ImageH\x00R\x05image\x12-\n" +
@@ -2512,12 +2619,12 @@ const file_runtime_proto_rawDesc = "" +
 	"\x04spec\x18\x02 \x01(\v2\x14.teal.plugin.v1.SpecR\x04spec\"v\n" +
 	"\x0eCreateResponse\x127\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x19.teal.plugin.v1.ContainerR\tcontainer\x12+\n" +
-	"\x05error\x18\x02 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\x8a\x04\n" +
+	"\x05error\x18\x02 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\x85\x04\n" +
 	"\x04Spec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
-	"\acommand\x18\x03 \x03(\tR\acommand\x124\n" +
-	"\x03env\x18\x04 \x03(\v2\x1d.teal.plugin.v1.Spec.EnvEntryB\x03\x80\x01\x01R\x03env\x128\n" +
+	"\acommand\x18\x03 \x03(\tR\acommand\x12/\n" +
+	"\x03env\x18\x04 \x03(\v2\x1d.teal.plugin.v1.Spec.EnvEntryR\x03env\x128\n" +
 	"\x06labels\x18\x05 \x03(\v2 .teal.plugin.v1.Spec.LabelsEntryR\x06labels\x12-\n" +
 	"\x06mounts\x18\x06 \x03(\v2\x15.teal.plugin.v1.MountR\x06mounts\x12\x12\n" +
 	"\x04port\x18\a \x01(\rR\x04port\x12\x18\n" +
@@ -2580,22 +2687,23 @@ const file_runtime_proto_rawDesc = "" +
 	"\fLogsResponse\x12\x18\n" +
 	"\x06output\x18\x01 \x01(\fH\x00R\x06output\x12-\n" +
 	"\x05error\x18\x02 \x01(\v2\x15.teal.plugin.v1.ErrorH\x00R\x05errorB\x06\n" +
-	"\x04part\"\x82\x01\n" +
+	"\x04part\"\x96\x01\n" +
 	"\x15LocalCommandsResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x03(\tR\x03pid\x12\x12\n" +
 	"\x04stop\x18\x02 \x03(\tR\x04stop\x12\x16\n" +
 	"\x06remove\x18\x03 \x03(\tR\x06remove\x12+\n" +
-	"\x05error\x18\x04 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"\x83\x01\n" +
+	"\x05error\x18\x04 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\x12\x12\n" +
+	"\x04port\x18\x05 \x01(\rR\x04port\"\x83\x01\n" +
 	"\fCommandInput\x124\n" +
 	"\x05start\x18\x01 \x01(\v2\x1c.teal.plugin.v1.CommandStartH\x00R\x05start\x12\x16\n" +
 	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12\x1d\n" +
 	"\tstdin_end\x18\x03 \x01(\bH\x00R\bstdinEndB\x06\n" +
-	"\x04part\"\xb0\x02\n" +
+	"\x04part\"\xab\x02\n" +
 	"\fCommandStart\x12(\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.teal.plugin.v1.CallR\x04call\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
-	"\x04args\x18\x03 \x03(\tR\x04args\x12<\n" +
-	"\x03env\x18\x04 \x03(\v2%.teal.plugin.v1.CommandStart.EnvEntryB\x03\x80\x01\x01R\x03env\x12\x16\n" +
+	"\x04args\x18\x03 \x03(\tR\x04args\x127\n" +
+	"\x03env\x18\x04 \x03(\v2%.teal.plugin.v1.CommandStart.EnvEntryR\x03env\x12\x16\n" +
 	"\x06become\x18\x05 \x01(\bR\x06become\x12\x14\n" +
 	"\x05stdin\x18\x06 \x01(\bR\x05stdin\x12\x16\n" +
 	"\x06stdout\x18\a \x01(\bR\x06stdout\x12\x16\n" +
@@ -2655,7 +2763,7 @@ func file_runtime_proto_rawDescGZIP() []byte {
 	return file_runtime_proto_rawDescData
 }
 
-var file_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_runtime_proto_goTypes = []any{
 	(*ConfigureRequest)(nil),        // 0: teal.plugin.v1.ConfigureRequest
 	(*Capabilities)(nil),            // 1: teal.plugin.v1.Capabilities
@@ -2664,114 +2772,117 @@ var file_runtime_proto_goTypes = []any{
 	(*CancelResponse)(nil),          // 4: teal.plugin.v1.CancelResponse
 	(*Error)(nil),                   // 5: teal.plugin.v1.Error
 	(*Classified)(nil),              // 6: teal.plugin.v1.Classified
-	(*Exit)(nil),                    // 7: teal.plugin.v1.Exit
-	(*Done)(nil),                    // 8: teal.plugin.v1.Done
-	(*ProbeResponse)(nil),           // 9: teal.plugin.v1.ProbeResponse
-	(*PullRequest)(nil),             // 10: teal.plugin.v1.PullRequest
-	(*Auth)(nil),                    // 11: teal.plugin.v1.Auth
-	(*PullResponse)(nil),            // 12: teal.plugin.v1.PullResponse
-	(*Image)(nil),                   // 13: teal.plugin.v1.Image
-	(*CreateRequest)(nil),           // 14: teal.plugin.v1.CreateRequest
-	(*CreateResponse)(nil),          // 15: teal.plugin.v1.CreateResponse
-	(*Spec)(nil),                    // 16: teal.plugin.v1.Spec
-	(*Mount)(nil),                   // 17: teal.plugin.v1.Mount
-	(*Container)(nil),               // 18: teal.plugin.v1.Container
-	(*ContainerRequest)(nil),        // 19: teal.plugin.v1.ContainerRequest
-	(*StopRequest)(nil),             // 20: teal.plugin.v1.StopRequest
-	(*SetRestartPolicyRequest)(nil), // 21: teal.plugin.v1.SetRestartPolicyRequest
-	(*ListRequest)(nil),             // 22: teal.plugin.v1.ListRequest
-	(*ListResponse)(nil),            // 23: teal.plugin.v1.ListResponse
-	(*LogsRequest)(nil),             // 24: teal.plugin.v1.LogsRequest
-	(*LogsResponse)(nil),            // 25: teal.plugin.v1.LogsResponse
-	(*LocalCommandsResponse)(nil),   // 26: teal.plugin.v1.LocalCommandsResponse
-	(*CommandInput)(nil),            // 27: teal.plugin.v1.CommandInput
-	(*CommandStart)(nil),            // 28: teal.plugin.v1.CommandStart
-	(*CommandOutput)(nil),           // 29: teal.plugin.v1.CommandOutput
-	(*DialInput)(nil),               // 30: teal.plugin.v1.DialInput
-	(*DialOpen)(nil),                // 31: teal.plugin.v1.DialOpen
-	(*DialOutput)(nil),              // 32: teal.plugin.v1.DialOutput
-	nil,                             // 33: teal.plugin.v1.Spec.EnvEntry
-	nil,                             // 34: teal.plugin.v1.Spec.LabelsEntry
-	nil,                             // 35: teal.plugin.v1.Container.LabelsEntry
-	nil,                             // 36: teal.plugin.v1.ListRequest.LabelsEntry
-	nil,                             // 37: teal.plugin.v1.CommandStart.EnvEntry
-	(*durationpb.Duration)(nil),     // 38: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 39: google.protobuf.Timestamp
+	(*Setting)(nil),                 // 7: teal.plugin.v1.Setting
+	(*Exit)(nil),                    // 8: teal.plugin.v1.Exit
+	(*Done)(nil),                    // 9: teal.plugin.v1.Done
+	(*ProbeResponse)(nil),           // 10: teal.plugin.v1.ProbeResponse
+	(*PullRequest)(nil),             // 11: teal.plugin.v1.PullRequest
+	(*Auth)(nil),                    // 12: teal.plugin.v1.Auth
+	(*PullResponse)(nil),            // 13: teal.plugin.v1.PullResponse
+	(*Image)(nil),                   // 14: teal.plugin.v1.Image
+	(*CreateRequest)(nil),           // 15: teal.plugin.v1.CreateRequest
+	(*CreateResponse)(nil),          // 16: teal.plugin.v1.CreateResponse
+	(*Spec)(nil),                    // 17: teal.plugin.v1.Spec
+	(*Mount)(nil),                   // 18: teal.plugin.v1.Mount
+	(*Container)(nil),               // 19: teal.plugin.v1.Container
+	(*ContainerRequest)(nil),        // 20: teal.plugin.v1.ContainerRequest
+	(*StopRequest)(nil),             // 21: teal.plugin.v1.StopRequest
+	(*SetRestartPolicyRequest)(nil), // 22: teal.plugin.v1.SetRestartPolicyRequest
+	(*ListRequest)(nil),             // 23: teal.plugin.v1.ListRequest
+	(*ListResponse)(nil),            // 24: teal.plugin.v1.ListResponse
+	(*LogsRequest)(nil),             // 25: teal.plugin.v1.LogsRequest
+	(*LogsResponse)(nil),            // 26: teal.plugin.v1.LogsResponse
+	(*LocalCommandsResponse)(nil),   // 27: teal.plugin.v1.LocalCommandsResponse
+	(*CommandInput)(nil),            // 28: teal.plugin.v1.CommandInput
+	(*CommandStart)(nil),            // 29: teal.plugin.v1.CommandStart
+	(*CommandOutput)(nil),           // 30: teal.plugin.v1.CommandOutput
+	(*DialInput)(nil),               // 31: teal.plugin.v1.DialInput
+	(*DialOpen)(nil),                // 32: teal.plugin.v1.DialOpen
+	(*DialOutput)(nil),              // 33: teal.plugin.v1.DialOutput
+	nil,                             // 34: teal.plugin.v1.Spec.EnvEntry
+	nil,                             // 35: teal.plugin.v1.Spec.LabelsEntry
+	nil,                             // 36: teal.plugin.v1.Container.LabelsEntry
+	nil,                             // 37: teal.plugin.v1.ListRequest.LabelsEntry
+	nil,                             // 38: teal.plugin.v1.CommandStart.EnvEntry
+	(*durationpb.Duration)(nil),     // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 40: google.protobuf.Timestamp
 }
 var file_runtime_proto_depIdxs = []int32{
-	38, // 0: teal.plugin.v1.Call.timeout:type_name -> google.protobuf.Duration
-	6,  // 1: teal.plugin.v1.Error.classified:type_name -> teal.plugin.v1.Classified
-	7,  // 2: teal.plugin.v1.Error.exit:type_name -> teal.plugin.v1.Exit
-	5,  // 3: teal.plugin.v1.Error.causes:type_name -> teal.plugin.v1.Error
-	5,  // 4: teal.plugin.v1.Done.error:type_name -> teal.plugin.v1.Error
-	5,  // 5: teal.plugin.v1.ProbeResponse.error:type_name -> teal.plugin.v1.Error
-	2,  // 6: teal.plugin.v1.PullRequest.call:type_name -> teal.plugin.v1.Call
-	11, // 7: teal.plugin.v1.PullRequest.auth:type_name -> teal.plugin.v1.Auth
-	13, // 8: teal.plugin.v1.PullResponse.image:type_name -> teal.plugin.v1.Image
-	5,  // 9: teal.plugin.v1.PullResponse.error:type_name -> teal.plugin.v1.Error
-	2,  // 10: teal.plugin.v1.CreateRequest.call:type_name -> teal.plugin.v1.Call
-	16, // 11: teal.plugin.v1.CreateRequest.spec:type_name -> teal.plugin.v1.Spec
-	18, // 12: teal.plugin.v1.CreateResponse.container:type_name -> teal.plugin.v1.Container
-	5,  // 13: teal.plugin.v1.CreateResponse.error:type_name -> teal.plugin.v1.Error
-	33, // 14: teal.plugin.v1.Spec.env:type_name -> teal.plugin.v1.Spec.EnvEntry
-	34, // 15: teal.plugin.v1.Spec.labels:type_name -> teal.plugin.v1.Spec.LabelsEntry
-	17, // 16: teal.plugin.v1.Spec.mounts:type_name -> teal.plugin.v1.Mount
-	38, // 17: teal.plugin.v1.Spec.stop_grace:type_name -> google.protobuf.Duration
-	35, // 18: teal.plugin.v1.Container.labels:type_name -> teal.plugin.v1.Container.LabelsEntry
-	39, // 19: teal.plugin.v1.Container.created:type_name -> google.protobuf.Timestamp
-	2,  // 20: teal.plugin.v1.ContainerRequest.call:type_name -> teal.plugin.v1.Call
-	2,  // 21: teal.plugin.v1.StopRequest.call:type_name -> teal.plugin.v1.Call
-	38, // 22: teal.plugin.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	2,  // 23: teal.plugin.v1.SetRestartPolicyRequest.call:type_name -> teal.plugin.v1.Call
-	2,  // 24: teal.plugin.v1.ListRequest.call:type_name -> teal.plugin.v1.Call
-	36, // 25: teal.plugin.v1.ListRequest.labels:type_name -> teal.plugin.v1.ListRequest.LabelsEntry
-	18, // 26: teal.plugin.v1.ListResponse.containers:type_name -> teal.plugin.v1.Container
-	5,  // 27: teal.plugin.v1.ListResponse.error:type_name -> teal.plugin.v1.Error
-	2,  // 28: teal.plugin.v1.LogsRequest.call:type_name -> teal.plugin.v1.Call
-	5,  // 29: teal.plugin.v1.LogsResponse.error:type_name -> teal.plugin.v1.Error
-	5,  // 30: teal.plugin.v1.LocalCommandsResponse.error:type_name -> teal.plugin.v1.Error
-	28, // 31: teal.plugin.v1.CommandInput.start:type_name -> teal.plugin.v1.CommandStart
-	2,  // 32: teal.plugin.v1.CommandStart.call:type_name -> teal.plugin.v1.Call
-	37, // 33: teal.plugin.v1.CommandStart.env:type_name -> teal.plugin.v1.CommandStart.EnvEntry
-	8,  // 34: teal.plugin.v1.CommandOutput.end:type_name -> teal.plugin.v1.Done
-	31, // 35: teal.plugin.v1.DialInput.open:type_name -> teal.plugin.v1.DialOpen
-	2,  // 36: teal.plugin.v1.DialOpen.call:type_name -> teal.plugin.v1.Call
-	5,  // 37: teal.plugin.v1.DialOutput.error:type_name -> teal.plugin.v1.Error
-	0,  // 38: teal.plugin.v1.RuntimeService.Configure:input_type -> teal.plugin.v1.ConfigureRequest
-	3,  // 39: teal.plugin.v1.RuntimeService.Cancel:input_type -> teal.plugin.v1.CancelRequest
-	2,  // 40: teal.plugin.v1.RuntimeService.Probe:input_type -> teal.plugin.v1.Call
-	10, // 41: teal.plugin.v1.RuntimeService.Pull:input_type -> teal.plugin.v1.PullRequest
-	14, // 42: teal.plugin.v1.RuntimeService.Create:input_type -> teal.plugin.v1.CreateRequest
-	27, // 43: teal.plugin.v1.RuntimeService.Exec:input_type -> teal.plugin.v1.CommandInput
-	22, // 44: teal.plugin.v1.RuntimeService.List:input_type -> teal.plugin.v1.ListRequest
-	20, // 45: teal.plugin.v1.RuntimeService.Stop:input_type -> teal.plugin.v1.StopRequest
-	19, // 46: teal.plugin.v1.RuntimeService.Remove:input_type -> teal.plugin.v1.ContainerRequest
-	20, // 47: teal.plugin.v1.RuntimeService.Restart:input_type -> teal.plugin.v1.StopRequest
-	21, // 48: teal.plugin.v1.RuntimeService.SetRestartPolicy:input_type -> teal.plugin.v1.SetRestartPolicyRequest
-	24, // 49: teal.plugin.v1.RuntimeService.Logs:input_type -> teal.plugin.v1.LogsRequest
-	20, // 50: teal.plugin.v1.RuntimeService.LocalCommands:input_type -> teal.plugin.v1.StopRequest
-	27, // 51: teal.plugin.v1.HostsService.Run:input_type -> teal.plugin.v1.CommandInput
-	30, // 52: teal.plugin.v1.HostsService.Dial:input_type -> teal.plugin.v1.DialInput
-	1,  // 53: teal.plugin.v1.RuntimeService.Configure:output_type -> teal.plugin.v1.Capabilities
-	4,  // 54: teal.plugin.v1.RuntimeService.Cancel:output_type -> teal.plugin.v1.CancelResponse
-	9,  // 55: teal.plugin.v1.RuntimeService.Probe:output_type -> teal.plugin.v1.ProbeResponse
-	12, // 56: teal.plugin.v1.RuntimeService.Pull:output_type -> teal.plugin.v1.PullResponse
-	15, // 57: teal.plugin.v1.RuntimeService.Create:output_type -> teal.plugin.v1.CreateResponse
-	29, // 58: teal.plugin.v1.RuntimeService.Exec:output_type -> teal.plugin.v1.CommandOutput
-	23, // 59: teal.plugin.v1.RuntimeService.List:output_type -> teal.plugin.v1.ListResponse
-	8,  // 60: teal.plugin.v1.RuntimeService.Stop:output_type -> teal.plugin.v1.Done
-	8,  // 61: teal.plugin.v1.RuntimeService.Remove:output_type -> teal.plugin.v1.Done
-	8,  // 62: teal.plugin.v1.RuntimeService.Restart:output_type -> teal.plugin.v1.Done
-	8,  // 63: teal.plugin.v1.RuntimeService.SetRestartPolicy:output_type -> teal.plugin.v1.Done
-	25, // 64: teal.plugin.v1.RuntimeService.Logs:output_type -> teal.plugin.v1.LogsResponse
-	26, // 65: teal.plugin.v1.RuntimeService.LocalCommands:output_type -> teal.plugin.v1.LocalCommandsResponse
-	29, // 66: teal.plugin.v1.HostsService.Run:output_type -> teal.plugin.v1.CommandOutput
-	32, // 67: teal.plugin.v1.HostsService.Dial:output_type -> teal.plugin.v1.DialOutput
-	53, // [53:68] is the sub-list for method output_type
-	38, // [38:53] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	5,  // 0: teal.plugin.v1.Capabilities.error:type_name -> teal.plugin.v1.Error
+	39, // 1: teal.plugin.v1.Call.timeout:type_name -> google.protobuf.Duration
+	6,  // 2: teal.plugin.v1.Error.classified:type_name -> teal.plugin.v1.Classified
+	8,  // 3: teal.plugin.v1.Error.exit:type_name -> teal.plugin.v1.Exit
+	7,  // 4: teal.plugin.v1.Error.setting:type_name -> teal.plugin.v1.Setting
+	5,  // 5: teal.plugin.v1.Error.causes:type_name -> teal.plugin.v1.Error
+	5,  // 6: teal.plugin.v1.Done.error:type_name -> teal.plugin.v1.Error
+	5,  // 7: teal.plugin.v1.ProbeResponse.error:type_name -> teal.plugin.v1.Error
+	2,  // 8: teal.plugin.v1.PullRequest.call:type_name -> teal.plugin.v1.Call
+	12, // 9: teal.plugin.v1.PullRequest.auth:type_name -> teal.plugin.v1.Auth
+	14, // 10: teal.plugin.v1.PullResponse.image:type_name -> teal.plugin.v1.Image
+	5,  // 11: teal.plugin.v1.PullResponse.error:type_name -> teal.plugin.v1.Error
+	2,  // 12: teal.plugin.v1.CreateRequest.call:type_name -> teal.plugin.v1.Call
+	17, // 13: teal.plugin.v1.CreateRequest.spec:type_name -> teal.plugin.v1.Spec
+	19, // 14: teal.plugin.v1.CreateResponse.container:type_name -> teal.plugin.v1.Container
+	5,  // 15: teal.plugin.v1.CreateResponse.error:type_name -> teal.plugin.v1.Error
+	34, // 16: teal.plugin.v1.Spec.env:type_name -> teal.plugin.v1.Spec.EnvEntry
+	35, // 17: teal.plugin.v1.Spec.labels:type_name -> teal.plugin.v1.Spec.LabelsEntry
+	18, // 18: teal.plugin.v1.Spec.mounts:type_name -> teal.plugin.v1.Mount
+	39, // 19: teal.plugin.v1.Spec.stop_grace:type_name -> google.protobuf.Duration
+	36, // 20: teal.plugin.v1.Container.labels:type_name -> teal.plugin.v1.Container.LabelsEntry
+	40, // 21: teal.plugin.v1.Container.created:type_name -> google.protobuf.Timestamp
+	2,  // 22: teal.plugin.v1.ContainerRequest.call:type_name -> teal.plugin.v1.Call
+	2,  // 23: teal.plugin.v1.StopRequest.call:type_name -> teal.plugin.v1.Call
+	39, // 24: teal.plugin.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	2,  // 25: teal.plugin.v1.SetRestartPolicyRequest.call:type_name -> teal.plugin.v1.Call
+	2,  // 26: teal.plugin.v1.ListRequest.call:type_name -> teal.plugin.v1.Call
+	37, // 27: teal.plugin.v1.ListRequest.labels:type_name -> teal.plugin.v1.ListRequest.LabelsEntry
+	19, // 28: teal.plugin.v1.ListResponse.containers:type_name -> teal.plugin.v1.Container
+	5,  // 29: teal.plugin.v1.ListResponse.error:type_name -> teal.plugin.v1.Error
+	2,  // 30: teal.plugin.v1.LogsRequest.call:type_name -> teal.plugin.v1.Call
+	5,  // 31: teal.plugin.v1.LogsResponse.error:type_name -> teal.plugin.v1.Error
+	5,  // 32: teal.plugin.v1.LocalCommandsResponse.error:type_name -> teal.plugin.v1.Error
+	29, // 33: teal.plugin.v1.CommandInput.start:type_name -> teal.plugin.v1.CommandStart
+	2,  // 34: teal.plugin.v1.CommandStart.call:type_name -> teal.plugin.v1.Call
+	38, // 35: teal.plugin.v1.CommandStart.env:type_name -> teal.plugin.v1.CommandStart.EnvEntry
+	9,  // 36: teal.plugin.v1.CommandOutput.end:type_name -> teal.plugin.v1.Done
+	32, // 37: teal.plugin.v1.DialInput.open:type_name -> teal.plugin.v1.DialOpen
+	2,  // 38: teal.plugin.v1.DialOpen.call:type_name -> teal.plugin.v1.Call
+	5,  // 39: teal.plugin.v1.DialOutput.error:type_name -> teal.plugin.v1.Error
+	0,  // 40: teal.plugin.v1.RuntimeService.Configure:input_type -> teal.plugin.v1.ConfigureRequest
+	3,  // 41: teal.plugin.v1.RuntimeService.Cancel:input_type -> teal.plugin.v1.CancelRequest
+	2,  // 42: teal.plugin.v1.RuntimeService.Probe:input_type -> teal.plugin.v1.Call
+	11, // 43: teal.plugin.v1.RuntimeService.Pull:input_type -> teal.plugin.v1.PullRequest
+	15, // 44: teal.plugin.v1.RuntimeService.Create:input_type -> teal.plugin.v1.CreateRequest
+	28, // 45: teal.plugin.v1.RuntimeService.Exec:input_type -> teal.plugin.v1.CommandInput
+	23, // 46: teal.plugin.v1.RuntimeService.List:input_type -> teal.plugin.v1.ListRequest
+	21, // 47: teal.plugin.v1.RuntimeService.Stop:input_type -> teal.plugin.v1.StopRequest
+	20, // 48: teal.plugin.v1.RuntimeService.Remove:input_type -> teal.plugin.v1.ContainerRequest
+	21, // 49: teal.plugin.v1.RuntimeService.Restart:input_type -> teal.plugin.v1.StopRequest
+	22, // 50: teal.plugin.v1.RuntimeService.SetRestartPolicy:input_type -> teal.plugin.v1.SetRestartPolicyRequest
+	25, // 51: teal.plugin.v1.RuntimeService.Logs:input_type -> teal.plugin.v1.LogsRequest
+	21, // 52: teal.plugin.v1.RuntimeService.LocalCommands:input_type -> teal.plugin.v1.StopRequest
+	28, // 53: teal.plugin.v1.HostsService.Run:input_type -> teal.plugin.v1.CommandInput
+	31, // 54: teal.plugin.v1.HostsService.Dial:input_type -> teal.plugin.v1.DialInput
+	1,  // 55: teal.plugin.v1.RuntimeService.Configure:output_type -> teal.plugin.v1.Capabilities
+	4,  // 56: teal.plugin.v1.RuntimeService.Cancel:output_type -> teal.plugin.v1.CancelResponse
+	10, // 57: teal.plugin.v1.RuntimeService.Probe:output_type -> teal.plugin.v1.ProbeResponse
+	13, // 58: teal.plugin.v1.RuntimeService.Pull:output_type -> teal.plugin.v1.PullResponse
+	16, // 59: teal.plugin.v1.RuntimeService.Create:output_type -> teal.plugin.v1.CreateResponse
+	30, // 60: teal.plugin.v1.RuntimeService.Exec:output_type -> teal.plugin.v1.CommandOutput
+	24, // 61: teal.plugin.v1.RuntimeService.List:output_type -> teal.plugin.v1.ListResponse
+	9,  // 62: teal.plugin.v1.RuntimeService.Stop:output_type -> teal.plugin.v1.Done
+	9,  // 63: teal.plugin.v1.RuntimeService.Remove:output_type -> teal.plugin.v1.Done
+	9,  // 64: teal.plugin.v1.RuntimeService.Restart:output_type -> teal.plugin.v1.Done
+	9,  // 65: teal.plugin.v1.RuntimeService.SetRestartPolicy:output_type -> teal.plugin.v1.Done
+	26, // 66: teal.plugin.v1.RuntimeService.Logs:output_type -> teal.plugin.v1.LogsResponse
+	27, // 67: teal.plugin.v1.RuntimeService.LocalCommands:output_type -> teal.plugin.v1.LocalCommandsResponse
+	30, // 68: teal.plugin.v1.HostsService.Run:output_type -> teal.plugin.v1.CommandOutput
+	33, // 69: teal.plugin.v1.HostsService.Dial:output_type -> teal.plugin.v1.DialOutput
+	55, // [55:70] is the sub-list for method output_type
+	40, // [40:55] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_runtime_proto_init() }
@@ -2785,33 +2896,34 @@ func file_runtime_proto_init() {
 		(*Error_Canceled)(nil),
 		(*Error_Deadline)(nil),
 		(*Error_Kind)(nil),
+		(*Error_Setting)(nil),
 	}
-	file_runtime_proto_msgTypes[12].OneofWrappers = []any{
+	file_runtime_proto_msgTypes[13].OneofWrappers = []any{
 		(*PullResponse_Progress)(nil),
 		(*PullResponse_Image)(nil),
 		(*PullResponse_Error)(nil),
 	}
-	file_runtime_proto_msgTypes[25].OneofWrappers = []any{
+	file_runtime_proto_msgTypes[26].OneofWrappers = []any{
 		(*LogsResponse_Output)(nil),
 		(*LogsResponse_Error)(nil),
 	}
-	file_runtime_proto_msgTypes[27].OneofWrappers = []any{
+	file_runtime_proto_msgTypes[28].OneofWrappers = []any{
 		(*CommandInput_Start)(nil),
 		(*CommandInput_Stdin)(nil),
 		(*CommandInput_StdinEnd)(nil),
 	}
-	file_runtime_proto_msgTypes[29].OneofWrappers = []any{
+	file_runtime_proto_msgTypes[30].OneofWrappers = []any{
 		(*CommandOutput_Stdout)(nil),
 		(*CommandOutput_Stderr)(nil),
 		(*CommandOutput_End)(nil),
 	}
-	file_runtime_proto_msgTypes[30].OneofWrappers = []any{
+	file_runtime_proto_msgTypes[31].OneofWrappers = []any{
 		(*DialInput_Open)(nil),
 		(*DialInput_Data)(nil),
 		(*DialInput_DataEnd)(nil),
 		(*DialInput_Close)(nil),
 	}
-	file_runtime_proto_msgTypes[32].OneofWrappers = []any{
+	file_runtime_proto_msgTypes[33].OneofWrappers = []any{
 		(*DialOutput_Opened)(nil),
 		(*DialOutput_Data)(nil),
 		(*DialOutput_DataEnd)(nil),
@@ -2823,7 +2935,7 @@ func file_runtime_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runtime_proto_rawDesc), len(file_runtime_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

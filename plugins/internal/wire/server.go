@@ -28,7 +28,7 @@ func newServer(rt plugins.Runtime, dial func(uint32) (grpc.ClientConnInterface, 
 }
 
 // Configure implements RuntimeService.
-func (s *server) Configure(_ context.Context, req *ConfigureRequest) (*Capabilities, error) {
+func (s *server) Configure(ctx context.Context, req *ConfigureRequest) (*Capabilities, error) {
 	conn, err := s.dial(req.GetBrokerId())
 	if err != nil {
 		return nil, err
@@ -41,6 +41,13 @@ func (s *server) Configure(_ context.Context, req *ConfigureRequest) (*Capabilit
 	_, caps.SetRestartPolicy = s.rt.(plugins.RestartPolicySetter)
 	_, caps.Logs = s.rt.(plugins.LogStreamer)
 	_, caps.LocalCommands = s.rt.(plugins.LocalRemover)
+	if rt, ok := s.rt.(plugins.Configurer); ok {
+		settings, err := unmarshalSettings(req.GetSettings())
+		if err == nil {
+			err = rt.Configure(ctx, settings)
+		}
+		caps.Settings, caps.Error = true, encodeError(err)
+	}
 	return caps, nil
 }
 
@@ -75,7 +82,9 @@ func (s *server) Probe(ctx context.Context, call *Call) (*ProbeResponse, error) 
 	ctx, h, done := s.begin(ctx, call)
 	defer done()
 	info, err := s.rt.Probe(ctx, h)
-	return &ProbeResponse{Name: info.Name, Version: info.Version, Settings: info.Settings, Error: encodeError(err)}, nil
+	return &ProbeResponse{
+		Name: info.Name, Version: info.Version, Settings: info.Settings, Warnings: info.Warnings, Error: encodeError(err),
+	}, nil
 }
 
 // Pull implements RuntimeService.
@@ -198,7 +207,7 @@ func (s *server) LocalCommands(ctx context.Context, req *StopRequest) (*LocalCom
 	ctx, h, done := s.begin(ctx, req.GetCall())
 	defer done()
 	cmds, err := rt.LocalCommands(ctx, h, req.GetId(), req.GetGrace().AsDuration())
-	return &LocalCommandsResponse{Pid: cmds.PID, Stop: cmds.Stop, Remove: cmds.Remove, Error: encodeError(err)}, nil
+	return &LocalCommandsResponse{Pid: cmds.PID, Stop: cmds.Stop, Remove: cmds.Remove, Port: uint32(cmds.Port), Error: encodeError(err)}, nil
 }
 
 func unsupported(call *Call, op string) *Error {

@@ -53,7 +53,7 @@ func across(t *testing.T, rt plugins.Runtime) *Client {
 		RegisterRuntimeServiceServer(s, newServer(rt, func(uint32) (grpc.ClientConnInterface, error) { return back, nil }))
 	})
 	c := newClient("test", there, lent, 1, func() string { return "its last words" })
-	if err := c.Configure(t.Context()); err != nil {
+	if err := c.Configure(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -125,7 +125,7 @@ func (logger) Logs(_ context.Context, _ plugins.Host, id string, lines int, w io
 }
 
 func (locals) LocalCommands(_ context.Context, _ plugins.Host, id string, grace time.Duration) (plugins.LocalCommands, error) {
-	return plugins.LocalCommands{PID: []string{"p", id}, Stop: []string{"s", grace.String()}, Remove: []string{"r"}}, nil
+	return plugins.LocalCommands{PID: []string{"p", id}, Stop: []string{"s", grace.String()}, Remove: []string{"r"}, Port: 65535}, nil
 }
 
 func TestRuntimeHasExactlyTheOptionalInterfacesOfThePlugin(t *testing.T) {
@@ -205,7 +205,7 @@ func TestOptionalCalls(t *testing.T) {
 		t.Errorf("Logs that fail: %v", err)
 	}
 	got, err := c.LocalCommands(t.Context(), h, "a", 2*time.Second)
-	if diff := cmp.Diff(plugins.LocalCommands{PID: []string{"p", "a"}, Stop: []string{"s", "2s"}, Remove: []string{"r"}}, got); diff != "" || err != nil {
+	if diff := cmp.Diff(plugins.LocalCommands{PID: []string{"p", "a"}, Stop: []string{"s", "2s"}, Remove: []string{"r"}, Port: 65535}, got); diff != "" || err != nil {
 		t.Errorf("LocalCommands: %v %s", err, diff)
 	}
 }
@@ -226,13 +226,28 @@ func TestCallThatThePluginLacksIsUnsupported(t *testing.T) {
 	}
 }
 
+func TestAllThatProbeFoundComesAcross(t *testing.T) {
+	want := plugins.Info{
+		Name: "podman", Version: "4.3.1", Settings: []byte(`{"api":"1.41"}`),
+		Warnings: []string{"nothing starts the containers after a reboot", "limits cannot be set"},
+	}
+	c := across(t, funcs{probe: func(context.Context, plugins.Host) (plugins.Info, error) { return want, nil }})
+	got, err := c.Probe(t.Context(), plugintest.Local("web1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestMethodOfALaterProtocolIsUnsupported(t *testing.T) {
 	there := connect(t, func(s *grpc.Server) { RegisterRuntimeServiceServer(s, UnimplementedRuntimeServiceServer{}) })
 	c := newClient("old", there, newHosts(), 1, func() string { return "" })
 	if _, err := c.Probe(t.Context(), plugintest.Local("web1")); !errors.Is(err, plugins.Unsupported) {
 		t.Error(err)
 	}
-	if err := c.Configure(t.Context()); !errors.Is(err, plugins.Unsupported) {
+	if err := c.Configure(t.Context(), nil); !errors.Is(err, plugins.Unsupported) {
 		t.Error(err)
 	}
 }

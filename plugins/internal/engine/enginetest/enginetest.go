@@ -1,7 +1,10 @@
-// Package enginetest runs a Docker Engine for tests, away from the machine's
-// own: in network, mount and process namespaces that it makes, with its data
-// below a temporary folder. Killing one process ends all of it, containers
-// included. It needs root, dockerd, busybox and the docker client.
+// Package enginetest runs engines for tests, away from the machine's own: in
+// network, mount and process namespaces that it makes, with their data below a
+// temporary folder. Killing one process ends all of it, containers included.
+//
+// A Docker Engine needs root, dockerd, busybox and the docker client. Podman
+// needs root, runc, conmon and busybox, and for the user that it also serves
+// newuidmap and slirp4netns; that user exists in the namespaces alone.
 package enginetest
 
 import (
@@ -15,47 +18,29 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/plugintest"
 )
 
-// pollEvery is the pause between two looks at something that is to come.
-const pollEvery = 50 * time.Millisecond
-
 // Image is an image with the tools of busybox, among them sh and httpd, that
 // every engine has from the start.
 const Image = "teal.test/busybox:1"
 
-// An Engine is a running engine.
+// An Engine is a running Docker Engine.
 type Engine struct {
-	Dir    string // the engine's own folder
+	*Place
 	Socket string // below Dir
-	cmd    *exec.Cmd
-	ended  <-chan struct{}
-	pid    int // of the daemon, in our numbering
-	cgroup string
 }
 
 // Require returns the engine that start made, or skips the test when there
 // cannot be one; where CI is "true" it fails instead.
 func Require(tb testing.TB, start func() (*Engine, error)) *Engine {
 	tb.Helper()
-	if why := missing(); why != "" {
-		if os.Getenv("CI") == "true" {
-			tb.Fatal(why)
-		}
-		tb.Skip(why)
-	}
+	require(tb, missing("a Docker Engine", "dockerd", "docker", "busybox", "unshare", "nsenter", "ip", "tar"))
 	e, err := start()
 	if err != nil {
 		tb.Fatal(err)
@@ -63,11 +48,23 @@ func Require(tb testing.TB, start func() (*Engine, error)) *Engine {
 	return e
 }
 
-func missing() string {
-	if os.Getuid() != 0 {
-		return "a Docker Engine of the test's own needs root"
+func require(tb testing.TB, missing string) {
+	tb.Helper()
+	if missing == "" {
+		return
 	}
-	for _, name := range []string{"dockerd", "docker", "busybox", "unshare", "nsenter", "ip", "tar"} {
+	if os.Getenv("CI") == "true" {
+		tb.Fatal(missing)
+	}
+	tb.Skip(missing)
+}
+
+// missing says why there cannot be an engine here.
+func missing(engine string, programs ...string) string {
+	if os.Getuid() != 0 {
+		return engine + " of the test's own needs root"
+	}
+	for _, name := range programs {
 		if _, err := exec.LookPath(name); err != nil {
 			return err.Error()
 		}
@@ -85,104 +82,54 @@ exec dockerd --config-file "$1/daemon.json" --data-root "$1/data" --exec-root /r
 
 // Start starts an engine and imports Image.
 func Start() (*Engine, error) {
-	dir, err := os.MkdirTemp("", "engine")
-	if err != nil {
-		return nil, err
-	}
-	e := &Engine{Dir: dir, Socket: filepath.Join(dir, "docker.sock"), cgroup: filepath.Base(dir)}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // another user shall see the socket
-		return nil, err
-	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = log.Close() }()
-	e.cmd = exec.CommandContext(context.Background(), "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", daemon, "sh", dir, "/"+e.cgroup)
-	e.cmd.Stdout, e.cmd.Stderr = log, log
-	if e.ended, err = start(e.cmd); err != nil {
-		return nil, err
-	}
-	if err := e.await(); err != nil {
-		said, _ := os.ReadFile(log.Name())
-		e.Close()
-		return nil, fmt.Errorf("%w: %s", err, said)
-	}
-	return e, nil
-}
-
-// start starts a command that dies with the test, also when the test is
-// killed. The kernel binds that to the thread that starts it, which therefore
-// stays for as long. The channel is closed when the command has ended.
-func start(cmd *exec.Cmd) (<-chan struct{}, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
-	ended := make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(ended)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
+	place, err := newPlace("engine", func(dir, cgroup string) []string {
+		return []string{
+			"unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+			"sh", "-c", daemon, "sh", dir, "/" + cgroup,
 		}
-	}()
-	return ended, <-started
-}
-
-func (e *Engine) await() error {
-	for range 200 {
-		if _, err := e.Docker(nil, "version"); err == nil {
-			if e.pid, err = child(e.cmd.Process.Pid); err != nil {
-				return err
-			}
-			return e.importImage()
-		}
-		<-time.After(pollEvery)
-	}
-	return errors.New("dockerd does not answer")
-}
-
-// child returns the only child of a process.
-func child(pid int) (int, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return strconv.Atoi(strings.TrimSpace(string(b)))
-}
-
-func (e *Engine) importImage() error {
-	root := filepath.Join(e.Dir, "root", "bin")
-	if err := os.MkdirAll(root, 0o755); err != nil { //nolint:gosec // part of an image
+	e := &Engine{Place: place, Socket: filepath.Join(place.Dir, "docker.sock")}
+	err = place.await(func() error {
+		_, err := e.Docker(nil, "version")
 		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	tar, err := place.image()
+	if err != nil {
+		return nil, err
+	}
+	_, err = e.Docker(bytes.NewReader(tar), "import", "--change", "LABEL of.image=yes", "-", Image)
+	return e, err
+}
+
+// image returns the files of Image as an archive.
+func (p *Place) image() ([]byte, error) {
+	root := filepath.Join(p.Dir, "root", "bin")
+	if err := os.MkdirAll(root, 0o755); err != nil { //nolint:gosec // part of an image
+		return nil, err
 	}
 	path, err := exec.LookPath("busybox")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	program, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(root, "busybox"), program, 0o755); err != nil { //nolint:gosec // a program
-		return err
+		return nil, err
 	}
 	for _, name := range []string{"sh", "cat", "echo", "env", "sleep", "httpd", "kill", "ls", "touch", "ps", "true", "false", "wc", "head", "yes"} {
 		if err := os.Symlink("busybox", filepath.Join(root, name)); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
+			return nil, err
 		}
 	}
-	var tar bytes.Buffer
-	cmd := exec.CommandContext(context.Background(), "tar", "-C", filepath.Dir(root), "-c", ".")
-	cmd.Stdout = &tar
-	if err := cmd.Run(); err != nil {
-		return err
-	}
-	_, err = e.Docker(&tar, "import", "--change", "LABEL of.image=yes", "-", Image)
-	return err
+	return exec.CommandContext(context.Background(), "tar", "-C", filepath.Dir(root), "-c", ".").Output()
 }
 
 // Docker runs the docker client against the engine and returns what it wrote
@@ -200,15 +147,16 @@ func (e *Engine) Docker(stdin io.Reader, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// Enter returns a command that runs where the engine runs.
-func (e *Engine) Enter(args ...string) []string {
-	return append([]string{"nsenter", "--target", strconv.Itoa(e.pid), "--net", "--mount", "--pid", "--"}, args...)
-}
-
 // PathWithout returns a PATH in which a program is not found.
-func (e *Engine) PathWithout(tb testing.TB, names ...string) string {
+func (p *Place) PathWithout(tb testing.TB, names ...string) string {
 	tb.Helper()
-	dir := tb.TempDir()
+	dir, err := os.MkdirTemp(p.Dir, "path") //nolint:usetesting // a place may see no other folder
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // programs for all users
+		tb.Fatal(err)
+	}
 	for _, name := range []string{"sh", "id", "test", "sed", "env", "curl", "docker", "sudo", "sleep", "cat", "kill"} {
 		path, err := exec.LookPath(name)
 		if err != nil || slices.Contains(names, name) {
@@ -219,41 +167,6 @@ func (e *Engine) PathWithout(tb testing.TB, names ...string) string {
 		}
 	}
 	return dir
-}
-
-// Close kills the engine and everything in it, and removes its folder.
-func (e *Engine) Close() {
-	_ = e.cmd.Process.Kill()
-	<-e.ended
-	for range 40 {
-		if e.removeGroups() && os.RemoveAll(e.Dir) == nil {
-			return
-		}
-		<-time.After(pollEvery)
-	}
-}
-
-// removeGroups removes the control groups that the containers leave behind.
-func (e *Engine) removeGroups() bool {
-	tops, _ := filepath.Glob("/sys/fs/cgroup/*/" + e.cgroup)
-	if _, err := os.Stat("/sys/fs/cgroup/" + e.cgroup); err == nil {
-		tops = append(tops, "/sys/fs/cgroup/"+e.cgroup)
-	}
-	gone := true
-	for _, top := range tops {
-		var dirs []string
-		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
-		slices.Reverse(dirs)
-		for _, dir := range dirs {
-			gone = unix.Rmdir(dir) == nil && gone
-		}
-	}
-	return gone
 }
 
 // Host returns the engine's surroundings as a host, seen by root.
@@ -299,32 +212,5 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 	if network == "unix" && (h.NoUnix || h.User != "" && !h.Forward) {
 		return nil, &plugins.Error{Op: "dial " + address, Host: h.String(), Kind: plugins.Denied, Err: errors.New("open failed")}
 	}
-	if network == "unix" {
-		return h.Host.DialContext(ctx, network, address)
-	}
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread is in another namespace
-		if err := h.Engine.enterNetwork(); err != nil {
-			done <- result{err: err}
-			return
-		}
-		conn, err := h.Host.DialContext(ctx, network, address)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	return r.conn, r.err
-}
-
-func (e *Engine) enterNetwork() error {
-	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", e.pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	return unix.Setns(fd, unix.CLONE_NEWNET)
+	return h.Engine.dial(ctx, h.Host, network, address)
 }

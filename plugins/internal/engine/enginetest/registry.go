@@ -3,6 +3,7 @@ package enginetest
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/teal-deploy/teal/plugins"
+	"github.com/teal-deploy/teal/plugins/plugintest"
 )
 
 const registryConfig = `version: 0.1
@@ -23,10 +25,10 @@ http: {addr: %s}
 const registryAuth = `auth: {htpasswd: {realm: test, path: %s}}
 `
 
-// Registry starts an image registry beside the engine, at a loopback address
-// of the engine's own network, and returns that address. With a user it asks
+// Registry starts an image registry in the place, at a loopback address of its
+// own network, and returns that address. With a user it asks
 // for a login. It ends with the test.
-func (e *Engine) Registry(tb testing.TB, port int, user, password string) string {
+func (p *Place) Registry(tb testing.TB, port int, user, password string) string {
 	tb.Helper()
 	program, err := exec.LookPath("docker-registry")
 	if err != nil {
@@ -35,7 +37,10 @@ func (e *Engine) Registry(tb testing.TB, port int, user, password string) string
 		}
 		tb.Skip(err)
 	}
-	dir := tb.TempDir()
+	dir, err := os.MkdirTemp(p.Dir, "registry") //nolint:usetesting // a place may see no other folder
+	if err != nil {
+		tb.Fatal(err)
+	}
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	config := fmt.Sprintf(registryConfig, filepath.Join(dir, "data"), address)
 	if user != "" {
@@ -53,7 +58,7 @@ func (e *Engine) Registry(tb testing.TB, port int, user, password string) string
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	args := e.Enter(program, "serve", path)
+	args := p.Enter(program, "serve", path)
 	cmd := exec.CommandContext(context.Background(), args[0], args[1:]...)
 	ended, err := start(cmd)
 	if err != nil {
@@ -63,16 +68,15 @@ func (e *Engine) Registry(tb testing.TB, port int, user, password string) string
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-ended
 	})
-	e.awaitPort(tb, address)
+	p.awaitPort(tb, address)
 	return address
 }
 
-// awaitPort waits until something listens at an address near the engine.
-func (e *Engine) awaitPort(tb testing.TB, address string) {
+// awaitPort waits until something listens at an address in the place.
+func (p *Place) awaitPort(tb testing.TB, address string) {
 	tb.Helper()
-	h := e.Host("registry")
 	for range 200 {
-		if conn, err := h.DialContext(context.Background(), "tcp", address); err == nil {
+		if conn, err := p.dial(context.Background(), plugintest.Local("registry"), "tcp", address); err == nil {
 			_ = conn.Close()
 			return
 		}
@@ -85,33 +89,47 @@ func (e *Engine) awaitPort(tb testing.TB, address string) {
 // forgets that name on the engine.
 func (e *Engine) Push(tb testing.TB, name string, login *plugins.Auth) {
 	tb.Helper()
-	run := func(args ...string) {
-		tb.Helper()
-		if _, err := e.Docker(nil, args...); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	registry, _, _ := strings.Cut(name, "/")
-	if login != nil {
-		if _, err := e.Docker(strings.NewReader(login.Password), "login", "-u", login.Username, "--password-stdin", registry); err != nil {
-			tb.Fatal(err)
-		}
-		defer run("logout", registry)
-	}
-	run("tag", Image, name)
-	run("push", "-q", name)
-	run("rmi", name)
+	push(tb, e.Docker, name, login)
 }
 
 // PushOther pushes another image under name.
 func (e *Engine) PushOther(tb testing.TB, name string) {
 	tb.Helper()
-	id, err := e.Docker(nil, "create", Image, "true")
+	pushOther(tb, e.Docker, name)
+}
+
+// A program runs an engine's command line client and returns what it wrote to
+// standard output.
+type program func(stdin io.Reader, args ...string) (string, error)
+
+func push(tb testing.TB, run program, name string, login *plugins.Auth) {
+	tb.Helper()
+	must := func(args ...string) {
+		tb.Helper()
+		if _, err := run(nil, args...); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	registry, _, _ := strings.Cut(name, "/")
+	if login != nil {
+		if _, err := run(strings.NewReader(login.Password), "login", "-u", login.Username, "--password-stdin", registry); err != nil {
+			tb.Fatal(err)
+		}
+		defer must("logout", registry)
+	}
+	must("tag", Image, name)
+	must("push", "-q", name)
+	must("rmi", name)
+}
+
+func pushOther(tb testing.TB, run program, name string) {
+	tb.Helper()
+	id, err := run(nil, "create", Image, "true")
 	if err != nil {
 		tb.Fatal(err)
 	}
 	for _, args := range [][]string{{"commit", "--change", "LABEL another=yes", id, name}, {"rm", id}, {"push", "-q", name}, {"rmi", name}} {
-		if _, err := e.Docker(nil, args...); err != nil {
+		if _, err := run(nil, args...); err != nil {
 			tb.Fatal(err)
 		}
 	}
