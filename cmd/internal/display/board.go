@@ -76,10 +76,7 @@ func (b *board) row(name string) *row {
 
 // apply takes an event in.
 func (b *board) apply(e orchestrator.Event) {
-	text := clean(e.Text)
-	if e.Status == orchestrator.StatusFailed {
-		text = reason(e)
-	}
+	text := reason(e)
 	if e.Host == "" {
 		b.note = cmp.Or(text, b.note)
 		return
@@ -135,7 +132,7 @@ func (r *row) advance(step orchestrator.Step, m mark) {
 	}
 }
 
-// reason is the text of a failure on one line.
+// reason is the text of an event, with its error, on one line.
 func reason(e orchestrator.Event) string {
 	text := clean(e.Text)
 	if e.Err == nil {
@@ -215,10 +212,10 @@ func (b *board) choose(room int) (shown, hidden []*row) {
 	}
 	room = max(room-1, 0) // a line counts the hidden
 	rank := func(r *row) int {
-		if r.balances && r.state == waiting { // it has nothing to say
-			return 4
+		if r.balances { // they are few, and silent while all is well
+			return [5]int{failed: 0, running: 1, waiting: 5}[r.state]
 		}
-		return [5]int{failed: 0, running: 1, skipped: 1, waiting: 2, done: 3}[r.state]
+		return [5]int{failed: 0, running: 2, skipped: 2, waiting: 3, done: 4}[r.state]
 	}
 	byRank := slices.Clone(b.rows)
 	slices.SortStableFunc(byRank, func(x, y *row) int { return cmp.Compare(rank(x), rank(y)) })
