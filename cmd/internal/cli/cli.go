@@ -121,8 +121,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 // finish says why a command ended, as far as nobody has yet, and returns its
 // exit code.
 func finish(cmd *cobra.Command, err error, s Streams) int {
-	var exit *exitError
-	if errors.As(err, &exit) {
+	if exit, said := errors.AsType[*exitError](err); said {
 		return exit.outcome.Code()
 	}
 	outcome := orchestrator.OutcomeOf(err)
