@@ -28,7 +28,7 @@ func (r *run) canary(ctx context.Context) error {
 	if r.command != "deploy" || len(moves) == 0 {
 		return nil
 	}
-	for _, percent := range r.shares() {
+	for _, percent := range r.rollout.Canary {
 		err := r.tryShare(ctx, moves, percent)
 		if err == nil {
 			continue
@@ -39,13 +39,6 @@ func (r *run) canary(ctx context.Context) error {
 		return errors.Join(err, r.withdraw(ctx, moves))
 	}
 	return nil
-}
-
-func (r *run) shares() []int {
-	if r.req.Canary != nil {
-		return r.req.Canary
-	}
-	return r.rollout.Canary
 }
 
 // tryShare gives green so many percent, and looks what becomes of it.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/spec"
 )
 
 const canaryRollout = "[rollout]\ncanary = [\"5%\", \"25%\"]\nwatch = \"200ms\"\n[drain]"
@@ -41,7 +42,11 @@ func TestCanaryGetsItsSharesOneAfterTheOther(t *testing.T) {
 				t.Errorf("%s was told (-want +got):\n%s", p.name, diff)
 			}
 		}
-		ended(t, w.teal().deploy(t.Context(), "3", func(r *Request) { r.Canary = []int{50} }), OutcomeDone)
+		file, err := spec.Parse("teal.toml", []byte(w.app), spec.Options{Canary: []string{"50%"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended(t, w.teal().deploy(t.Context(), "3", func(r *Request) { r.File = file }), OutcomeDone)
 		if got := proxies[0].shares("web2"); !slices.Equal(got[4:], []proxy.Share{50, 100}) {
 			t.Errorf("asked for 50 %%, %s was told %v", proxies[0].name, got[4:])
 		}
