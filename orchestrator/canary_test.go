@@ -66,8 +66,9 @@ func TestCanaryThatTurnsBadGetsNothing(t *testing.T) {
 	}{
 		{
 			"falls ill", "", func(w *world) {
-				tests := 0
-				w.hosts[1].sick = func(string) bool { tests++; return tests > 4 }
+				h := w.hosts[1]
+				p := h.proxies()[0]
+				h.sick = func(string) bool { return len(p.shares(h.name)) > 1 }
 			}, OutcomeReturned, []string{"pending 1", "failed 1"},
 		},
 		{"a check says no", "check = [\"test $TEAL_SHARE -lt 25\"]\n", func(*world) {}, OutcomeReturned, []string{"pending 1", "pending 1"}},
@@ -186,7 +187,7 @@ func TestReplicasAreASlotTogether(t *testing.T) {
 
 func TestReplicaThatIsSickFailsTheTest(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 1, "port = 7", "port = 7\nreplicas = 3", `within = "5s"`, `within = "1s"`)
+	w := newWorld(t, 1, "port = 7", "port = 7\nreplicas = 3", `within = "10s"`, `within = "1s"`)
 	w.must("1")
 	w.hosts[0].sick = func(id string) bool { return strings.HasSuffix(id, "-2") }
 	res := w.teal().deploy(t.Context(), "2")
