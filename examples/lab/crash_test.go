@@ -173,7 +173,7 @@ func TestSecretsStayOutOfSight(t *testing.T) {
 		return strings.Replace(quick(text), "[container]",
 			"[container]\nenv = { NASTY = '''a \"b\" $(id); `c` \\ d''' }\nsecrets = { TOKEN = { env = \"SHOP_TOKEN\" } }", 1)
 	})
-	t.Setenv("SHOP_TOKEN", secret)
+	f.env = []string{"SHOP_TOKEN=" + secret}
 	watch, stop := context.WithCancel(t.Context())
 	seen := make(chan string, 1)
 	go func() {

@@ -19,9 +19,8 @@ func quick(text string) string {
 }
 
 func TestDeploymentsUnderLoadLoseNothing(t *testing.T) {
-	f := newFleet(t, hosts(2), quick)
-	f.publish("0", "")
-	f.must(f.run(nil, "deploy", "--version", "0"))
+	f := newBusyFleet(t, hosts(2), load.Mix(), quick)
+	f.deploy("0")
 	s := f.stress(load.Mix(), 5*time.Minute)
 	for _, version := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10"} {
 		e := f.deploy(version)
@@ -42,7 +41,7 @@ func TestDeploymentsUnderLoadLoseNothing(t *testing.T) {
 }
 
 func TestFiftySwitchesUnderLoadLoseNothing(t *testing.T) {
-	f := newFleet(t, hosts(1), func(text string) string {
+	f := newBusyFleet(t, hosts(1), load.Mix(), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "1m"`, 1)
 	})
 	f.deploy("1")

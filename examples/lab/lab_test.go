@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if err := parallel(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
@@ -52,9 +56,17 @@ func need(t *testing.T, c lab.Config) {
 	t.Skip(missing)
 }
 
+// start starts a lab beside those of other tests.
 func start(t *testing.T, c lab.Config) *lab.Lab {
 	t.Helper()
 	need(t, c)
+	beside(t, c)
+	return powerOn(t, c)
+}
+
+// powerOn starts a lab that there is room for, and stops it when the test ends.
+func powerOn(t *testing.T, c lab.Config) *lab.Lab {
+	t.Helper()
 	c.Dir = t.TempDir()
 	l, err := lab.Start(t.Context(), c)
 	if err != nil {
@@ -287,10 +299,12 @@ func TestPasswordsAreAskedFor(t *testing.T) {
 }
 
 func TestStopLeavesNothing(t *testing.T) {
-	need(t, lab.Config{Engine: lab.Docker, Services: true})
+	c := lab.Config{Hosts: 2, Engine: lab.Docker, Services: true, Prefix: "gone"}
+	need(t, c)
+	beside(t, c)
 	before := traces(t, "gone")
-	dir := filepath.Join(t.TempDir(), "lab")
-	l, err := lab.Start(t.Context(), lab.Config{Dir: dir, Hosts: 2, Engine: lab.Docker, Services: true, Prefix: "gone"})
+	c.Dir = filepath.Join(t.TempDir(), "lab")
+	l, err := lab.Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,13 +318,13 @@ func TestStopLeavesNothing(t *testing.T) {
 	if after := traces(t, "gone"); after != before {
 		t.Errorf("left over:\n%s", after)
 	}
-	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+	if _, err := os.Stat(c.Dir); !os.IsNotExist(err) {
 		t.Errorf("the folder: %v, want none", err)
 	}
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d/root", pid)); !os.IsNotExist(err) {
 		t.Errorf("process 1 of h1: %v, want none", err)
 	}
-	if err := lab.Down(t.Context(), dir); err != nil {
+	if err := lab.Down(t.Context(), c.Dir); err != nil {
 		t.Errorf("down where nothing is: %v", err)
 	}
 }
@@ -351,7 +365,9 @@ func traces(t *testing.T, prefix string) string {
 // killed, unless the lab is detached.
 func inOtherProcess(t *testing.T, kind string) (string, *exec.Cmd) {
 	t.Helper()
-	need(t, lab.Config{Services: true})
+	c := lab.Config{Hosts: 1, Services: true}
+	need(t, c)
+	beside(t, c)
 	dir := filepath.Join(t.TempDir(), "lab")
 	cmd := exec.CommandContext(t.Context(), os.Args[0], argStart, dir, kind)
 	if _, err := cmd.StdinPipe(); err != nil {
@@ -467,6 +483,7 @@ func TestStartRefusesWhatCannotWork(t *testing.T) {
 
 func TestStartThatFailsLeavesNothing(t *testing.T) {
 	need(t, lab.Config{})
+	beside(t, lab.Config{Hosts: 1}) // the others have no time to begin
 	dir := filepath.Join(t.TempDir(), "lab")
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 	defer cancel()
@@ -483,6 +500,7 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 
 func TestTwoLabsDoNotTouchEachOther(t *testing.T) {
 	need(t, lab.Config{})
+	beside(t, lab.Config{Hosts: 2})
 	labs := make(chan *lab.Lab, 2)
 	for range 2 {
 		dir := t.TempDir()

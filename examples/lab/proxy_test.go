@@ -43,7 +43,7 @@ printf 'release=%s\nbuild=%s\n' "$1" "$1" >manifest
 echo '<body data-release="{{.Release}}">' >page.html`
 
 // sum returns all answers.
-func sum(of map[string]int) (n int) {
+func sum[K comparable](of map[K]int) (n int) {
 	for _, answers := range of {
 		n += answers
 	}
