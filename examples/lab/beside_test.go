@@ -13,12 +13,12 @@ import (
 
 // Tests of deployments wait more than they work: for blue to leave, for a lock
 // to end, for a check to stay good. So they run beside each other, each in a
-// lab of its own. What the machine can carry is counted here and not with the
+// lab of its own, and call Parallel before anything else. What the machine can carry is counted here and not with the
 // flag parallel, because a test that waits must keep no other one out.
 const (
 	lightClients = 24 // more at the same time in one test are heavy load
 	loadRoom     = 80 // clients of all tests with heavy load
-	hostRoom     = 10 // hosts, load balancers and services of all labs
+	hostRoom     = 9  // one for each container engine, and one for each lab
 )
 
 // Who asks first comes first. Load is asked for before a lab, so that nobody
@@ -32,26 +32,18 @@ var (
 // for room. The flag on the command line still wins.
 func parallel() error { return flag.Set("test.parallel", "64") }
 
-// beside lets a test run beside others, as soon as there is room for its lab.
-func beside(t *testing.T, c lab.Config) {
+// takeLoad waits until there is room for heavy load of so many clients.
+func takeLoad(t *testing.T, clients int) {
 	t.Helper()
-	t.Parallel()
-	takeLab(t, c)
-}
-
-// besideBusy is beside for a test with heavy load of so many clients.
-func besideBusy(t *testing.T, c lab.Config, clients int) {
-	t.Helper()
-	t.Parallel()
 	take(t, busyRoom, min(clients, loadRoom))
-	takeLab(t, c)
 }
 
+// takeLab waits until there is room for a lab.
 func takeLab(t *testing.T, c lab.Config) {
 	t.Helper()
-	n := c.Hosts + c.Balancers
-	if c.Services {
-		n++
+	n := 1
+	if c.Engine != "" {
+		n += c.Hosts
 	}
 	take(t, labRoom, min(n, hostRoom))
 }

@@ -19,6 +19,7 @@ func quick(text string) string {
 }
 
 func TestDeploymentsUnderLoadLoseNothing(t *testing.T) {
+	t.Parallel()
 	f := newBusyFleet(t, hosts(2), load.Mix(), quick)
 	f.deploy("0")
 	s := f.stress(load.Mix(), 5*time.Minute)
@@ -41,6 +42,7 @@ func TestDeploymentsUnderLoadLoseNothing(t *testing.T) {
 }
 
 func TestFiftySwitchesUnderLoadLoseNothing(t *testing.T) {
+	t.Parallel()
 	f := newBusyFleet(t, hosts(1), load.Mix(), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "1m"`, 1)
 	})
@@ -64,6 +66,7 @@ func TestFiftySwitchesUnderLoadLoseNothing(t *testing.T) {
 }
 
 func TestBlueLeavesOnTime(t *testing.T) {
+	t.Parallel()
 	env := func(mode string) func(string) string {
 		return replace("[container]", "[container]\nenv = { MODE = \""+mode+"\" }")
 	}
@@ -117,6 +120,7 @@ func TestBlueLeavesOnTime(t *testing.T) {
 }
 
 func TestOpenConnectionsEndWithDrainMax(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), `max = "2m"`, `max = "8s"`, 1)
 	})
@@ -139,6 +143,7 @@ func TestOpenConnectionsEndWithDrainMax(t *testing.T) {
 }
 
 func TestOpenConnectionsKeepBlueUntilTheirEnd(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.NewReplacer(`delay = "2s"`, `delay = "2s"`, `max = "2m"`, `max = "15s"`).Replace(quick(text))
 	})
@@ -156,6 +161,7 @@ func TestOpenConnectionsKeepBlueUntilTheirEnd(t *testing.T) {
 }
 
 func TestInstantRollbackIsWatchedToItsEnd(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "5s"`, 1)
 	})
@@ -179,6 +185,7 @@ func TestInstantRollbackIsWatchedToItsEnd(t *testing.T) {
 }
 
 func TestWorkerNeedsNoProxy(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), func(text string) string {
 		before, _, _ := strings.Cut(text, "[code]")
 		return before + `[container]

@@ -62,7 +62,7 @@ func newFleet(t *testing.T, c lab.Config, changes ...func(string) string) *fleet
 	t.Helper()
 	c.Engine, c.Services = lab.Docker, true
 	need(t, c)
-	beside(t, c)
+	takeLab(t, c)
 	return fleetOf(t, c, changes...)
 }
 
@@ -76,7 +76,8 @@ func newBusyFleet(t *testing.T, c lab.Config, clients map[load.Class]int, change
 	if fronts == 0 {
 		fronts = c.Hosts
 	}
-	besideBusy(t, c, fronts*sum(clients))
+	takeLoad(t, fronts*sum(clients))
+	takeLab(t, c)
 	f := fleetOf(t, c, changes...)
 	f.busy = true
 	return f

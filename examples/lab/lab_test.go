@@ -56,11 +56,11 @@ func need(t *testing.T, c lab.Config) {
 	t.Skip(missing)
 }
 
-// start starts a lab beside those of other tests.
+// start waits until there is room for a lab and starts it.
 func start(t *testing.T, c lab.Config) *lab.Lab {
 	t.Helper()
 	need(t, c)
-	beside(t, c)
+	takeLab(t, c)
 	return powerOn(t, c)
 }
 
@@ -118,6 +118,7 @@ func get(t *testing.T, url string) int {
 }
 
 func TestHostsAreWhatADeploymentExpects(t *testing.T) {
+	t.Parallel()
 	l := start(t, lab.Config{Hosts: 2, Engine: lab.Docker, Services: true})
 	h1, h2 := l.Host(1), l.Host(2)
 	ctx := t.Context()
@@ -242,6 +243,7 @@ func testCode(t *testing.T, l *lab.Lab) {
 }
 
 func TestCableStaysOutOverARestart(t *testing.T) {
+	t.Parallel()
 	l := start(t, lab.Config{Hosts: 1})
 	h := l.Host(1)
 	if err := h.Cut(t.Context()); err != nil {
@@ -275,6 +277,7 @@ func TestCableStaysOutOverARestart(t *testing.T) {
 }
 
 func TestPasswordsAreAskedFor(t *testing.T) {
+	t.Parallel()
 	l := start(t, lab.Config{
 		Hosts: 1, Engine: lab.Docker, Services: true,
 		SudoPassword: "open sesame", RegistryUser: "ci", RegistryPassword: "secret",
@@ -299,9 +302,10 @@ func TestPasswordsAreAskedFor(t *testing.T) {
 }
 
 func TestStopLeavesNothing(t *testing.T) {
+	t.Parallel()
 	c := lab.Config{Hosts: 2, Engine: lab.Docker, Services: true, Prefix: "gone"}
 	need(t, c)
-	beside(t, c)
+	takeLab(t, c)
 	before := traces(t, "gone")
 	c.Dir = filepath.Join(t.TempDir(), "lab")
 	l, err := lab.Start(t.Context(), c)
@@ -367,7 +371,7 @@ func inOtherProcess(t *testing.T, kind string) (string, *exec.Cmd) {
 	t.Helper()
 	c := lab.Config{Hosts: 1, Services: true}
 	need(t, c)
-	beside(t, c)
+	takeLab(t, c)
 	dir := filepath.Join(t.TempDir(), "lab")
 	cmd := exec.CommandContext(t.Context(), os.Args[0], argStart, dir, kind)
 	if _, err := cmd.StdinPipe(); err != nil {
@@ -394,6 +398,7 @@ func inOtherProcess(t *testing.T, kind string) (string, *exec.Cmd) {
 }
 
 func TestDetachedLabIsOpenedAndStoppedByAnotherProcess(t *testing.T) {
+	t.Parallel()
 	dir, cmd := inOtherProcess(t, "detached")
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
@@ -426,6 +431,7 @@ func TestDetachedLabIsOpenedAndStoppedByAnotherProcess(t *testing.T) {
 }
 
 func TestHostsEndWithTheProcessThatStartedThem(t *testing.T) {
+	t.Parallel()
 	dir, cmd := inOtherProcess(t, "attached")
 	l, err := lab.Open(dir)
 	if err != nil {
@@ -447,6 +453,7 @@ func TestHostsEndWithTheProcessThatStartedThem(t *testing.T) {
 }
 
 func TestStartRefusesWhatCannotWork(t *testing.T) {
+	t.Parallel()
 	need(t, lab.Config{})
 	full := t.TempDir()
 	if err := os.WriteFile(filepath.Join(full, "precious"), nil, 0o600); err != nil {
@@ -482,8 +489,9 @@ func TestStartRefusesWhatCannotWork(t *testing.T) {
 }
 
 func TestStartThatFailsLeavesNothing(t *testing.T) {
+	t.Parallel()
 	need(t, lab.Config{})
-	beside(t, lab.Config{Hosts: 1}) // the others have no time to begin
+	takeLab(t, lab.Config{Hosts: 1}) // the others have no time to begin
 	dir := filepath.Join(t.TempDir(), "lab")
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 	defer cancel()
@@ -499,8 +507,9 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 }
 
 func TestTwoLabsDoNotTouchEachOther(t *testing.T) {
+	t.Parallel()
 	need(t, lab.Config{})
-	beside(t, lab.Config{Hosts: 2})
+	takeLab(t, lab.Config{Hosts: 2})
 	labs := make(chan *lab.Lab, 2)
 	for range 2 {
 		dir := t.TempDir()
