@@ -52,7 +52,7 @@ func (r *run) shares() []int {
 func (r *run) tryShare(ctx context.Context, moves []*move, percent int) error {
 	octx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
 	defer cancel()
-	r.direct(octx, moves, percent)
+	r.direct(octx, moves, percent, (*front).switchTo)
 	var errs []error
 	for _, m := range moves {
 		m.percent = percent
@@ -121,7 +121,7 @@ func (r *run) withdraw(ctx context.Context, moves []*move) error {
 		}
 	}
 	each(shared, func(m *move) error { return r.connected(ctx, &m.host) }) // what follows says whether it is
-	r.direct(ctx, shared, 0)
+	r.direct(ctx, shared, 0, (*front).insist)
 	var errs []error
 	for _, m := range shared {
 		if m.err != nil {

@@ -189,7 +189,7 @@ func (r *run) moves() []*move {
 // same time, and writes down on every host what serves.
 func (r *run) switchToGreen(ctx context.Context) error {
 	moves := r.moves()
-	r.direct(ctx, moves, 100)
+	r.direct(ctx, moves, 100, (*front).switchTo)
 	each(moves, func(m *move) error {
 		gctx, done := m.guard(ctx)
 		defer done()
@@ -230,8 +230,9 @@ func (r *run) confirm(ctx context.Context, m *move) error {
 }
 
 // direct gives the releases that come their percent of the requests, on all
-// proxies at the same time, and notes in each move what became of it.
-func (r *run) direct(ctx context.Context, moves []*move, percent int) {
+// proxies at the same time by the front's switchTo or insist, and notes in each
+// move what became of it.
+func (r *run) direct(ctx context.Context, moves []*move, percent int, by func(*front, context.Context, proxy.Route) error) {
 	fronts := map[*front][]*move{}
 	for _, m := range moves {
 		m.took, m.err = 0, nil
@@ -245,7 +246,7 @@ func (r *run) direct(ctx context.Context, moves []*move, percent int) {
 			change[m.inv.Name] = m.share(percent)
 		}
 		began := time.Now()
-		err := f.switchTo(ctx, change)
+		err := by(f, ctx, change)
 		for _, m := range fronts[f] {
 			m.took, m.err = time.Since(began), err
 		}
@@ -443,7 +444,7 @@ func (r *run) verify(ctx context.Context, h *hostRun) error {
 }
 
 // verifyShared sends a request through the public listener of every load
-// balancer.
+// balancer. One that is lost has confirmed, and does not speak against green.
 func (r *run) verifyShared(ctx context.Context) error {
 	if r.shared == nil || r.app().Proxy.Verify == nil {
 		return nil
@@ -453,10 +454,19 @@ func (r *run) verifyShared(ctx context.Context) error {
 		gctx, done := p.guard(ctx)
 		defer done()
 		r.balancerSays(p, StatusInfo, "verify "+v.HTTP, nil)
-		if err := health.Verify(gctx, p.conn, v); err != nil {
-			return &balancerError{p.inv.Name, false, err}
+		err := health.Verify(gctx, p.conn, v)
+		if err == nil {
+			return nil
 		}
-		return nil
+		if gctx.Err() == nil { // a silence is not an answer
+			err = errors.Join(err, r.shared.believes(gctx, p))
+		}
+		if cause := context.Cause(gctx); errors.Is(cause, plugins.Lost) {
+			r.balancerSays(p, StatusWarning, "it has confirmed what it serves, and could not be verified", cause)
+			r.unverified.Store(true)
+			return nil
+		}
+		return &balancerError{p.inv.Name, false, err}
 	})...)
 }
 
