@@ -61,6 +61,22 @@ func (f *fleet) serving(e ended, version string) (slowest float64) {
 	return slowest
 }
 
+// keep deploys two releases whose containers live on for long: the time that
+// blue has is a matter of the release that comes.
+func (f *fleet) keep(s *stress, first, second string, changes ...func(string) string) {
+	f.t.Helper()
+	f.edit(append(changes, quick, lab.Set("drain.delay", `"15m"`), lab.Set("drain.max", `"20m"`))...)
+	e := f.deploy(first, "--detach")
+	s.switched(e)
+	f.serving(e, first)
+	// The second needs the place of what was before the first, whose last
+	// requests end by then.
+	time.Sleep(5 * time.Second)
+	e = f.deploy(second, "--detach", "--end-drain")
+	s.switched(e)
+	f.serving(e, second)
+}
+
 // flip goes back and forth between two releases whose containers live, with
 // whole runs of teal one after the other, and returns the slowest switch in
 // milliseconds.
@@ -94,19 +110,17 @@ func TestBalancersLoseNothing(t *testing.T) {
 				t.Errorf("containers on %s are %v, want those of the last release alone", h, got)
 			}
 		}
-		f.edit(quick, lab.Set("drain.delay", `"5m"`), lab.Set("drain.max", `"10m"`))
-		e := f.deploy("11", "--detach")
-		s.switched(e)
-		f.serving(e, "11")
-		rollback := f.flip(s, 50, "11", "10")
+		f.keep(s, "11", "12")
+		rollback := f.flip(s, 50, "12", "11")
+		storm := f.storm(s, 40, "12", "11")
 		report := s.end(t)
 		for _, lb := range f.Balancers() {
-			if n := len(releasesOf(report, lb)); n != 12 {
-				t.Errorf("%d releases answered through %s, want 12", n, lb)
+			if n := len(releasesOf(report, lb)); n != 13 {
+				t.Errorf("%d releases answered through %s, want 13", n, lb)
 			}
 		}
-		t.Logf("%s: %d requests, %d failed; the slowest switch of 11 deployments took %.1f ms, of 50 rollbacks %.1f ms",
-			proxy, report.Requests, report.Failed, deployment, rollback)
+		t.Logf("%s: %d requests, %d failed, %d on the wrong side; the slowest switch of 10 deployments took %.1f ms, of 50 rollbacks %.1f ms, of 40 in a storm %.1f ms",
+			proxy, report.Requests, report.Failed, report.Wrong(), deployment, rollback, storm)
 	})
 }
 
@@ -125,8 +139,8 @@ func TestBalancersLoseNoCall(t *testing.T) {
 	eachProxy(t, func(t *testing.T, proxy string) {
 		clients := load.MixGRPC()
 		clients[load.HTTP2] = 3
-		grpc := []func(string) string{quick, lab.Speak("grpc"), lab.Set("proxy.site", "")}
-		f := newBusyFleet(t, behind(proxy, 2), clients, grpc...)
+		grpc := []func(string) string{lab.Speak("grpc"), lab.Set("proxy.site", "")}
+		f := newBusyFleet(t, behind(proxy, 2), clients, append(grpc, quick)...)
 		f.deploy("0")
 		f.addTLS(lab.TLSSite{GRPC: true})
 		s := f.stress(clients, 10*time.Minute, overTLS(t, f.Lab))
@@ -136,17 +150,16 @@ func TestBalancersLoseNoCall(t *testing.T) {
 			s.switched(e)
 			slowest = max(slowest, f.serving(e, version))
 		}
-		f.edit(append(grpc, lab.Set("drain.delay", `"5m"`), lab.Set("drain.max", `"10m"`))...)
-		e := f.deploy("3", "--detach")
-		s.switched(e)
-		slowest = max(slowest, f.serving(e, "3"), f.flip(s, 10, "3", "2"))
+		f.keep(s, "3", "4", grpc...)
+		slowest = max(slowest, f.flip(s, 10, "4", "3"))
 		report := s.end(t)
 		for _, lb := range f.Balancers() {
-			if n := len(releasesOf(report, lb)); n != 4 {
-				t.Errorf("%d releases answered through %s, want 4", n, lb)
+			if n := len(releasesOf(report, lb)); n != 5 {
+				t.Errorf("%d releases answered through %s, want 5", n, lb)
 			}
 		}
-		t.Logf("%s: %d requests, %d failed, the slowest of 13 switches %.1f ms", proxy, report.Requests, report.Failed, slowest)
+		t.Logf("%s: %d requests, %d failed, %d on the wrong side; the slowest switch took %.1f ms",
+			proxy, report.Requests, report.Failed, report.Wrong(), slowest)
 	})
 }
 
@@ -165,11 +178,11 @@ func TestReplicasChangeUnderLoad(t *testing.T) {
 			t.Parallel()
 			replicas := func(n int) func(string) string { return lab.Set("container.replicas", strconv.Itoa(n)) }
 			f := newFleet(t, tt.config, quick, replicas(2))
-			f.deploy("of 2")
+			f.deploy("of-2")
 			s := f.stress(light(), 5*time.Minute)
 			for _, n := range []int{1, 3, 2} {
 				f.edit(quick, replicas(n))
-				version := fmt.Sprintf("of %d again", n)
+				version := fmt.Sprintf("again-of-%d", n)
 				e := f.deploy(version)
 				s.switched(e)
 				f.serving(e, version)
@@ -181,9 +194,9 @@ func TestReplicasChangeUnderLoad(t *testing.T) {
 			}
 			// Nothing but the number differs.
 			f.edit(quick, replicas(1))
-			e := f.must(f.run(nil, "deploy", "--version", "of 2 again"))
+			e := f.must(f.run(nil, "deploy", "--version", "again-of-2"))
 			s.switched(e)
-			f.serving(e, "of 2 again")
+			f.serving(e, "again-of-2")
 			s.end(t)
 		})
 	}
@@ -211,9 +224,10 @@ func TestLimitLeavesOtherHostsTheirRelease(t *testing.T) {
 		f.eventually(5*time.Second, "both releases answer", func() bool {
 			return len(s.rec.Answers(mixed, time.Now())) == 2
 		})
-		status := f.must(f.run(nil, "status")).stdout
-		if one, two := strings.Count(status, `"version":"1"`), strings.Count(status, `"version":"2"`); one != 2 || two != 1 {
-			t.Errorf("status has %d hosts with release 1 and %d with 2, want 2 and 1: %s", one, two, status)
+		status := f.run(nil, "status")
+		f.want(status, 6) // the fleet is mixed
+		if one, two := strings.Count(status.stdout, `"version":"1"`), strings.Count(status.stdout, `"version":"2"`); one != 2 || two != 1 {
+			t.Errorf("status has %d hosts with release 1 and %d with 2, want 2 and 1: %s", one, two, status.stdout)
 		}
 
 		e := f.must(f.run(nil, "deploy", "--version", "2"))
@@ -299,4 +313,29 @@ func TestConnectionsOfTCPDrain(t *testing.T) {
 	s.switched(e)
 	f.serving(e, "3")
 	s.end(t)
+}
+
+func TestSetupComesBeforeTheFirstDeployment(t *testing.T) {
+	eachProxy(t, func(t *testing.T, proxy string) {
+		f := newFleet(t, behind(proxy, 2), quick, lab.Set("proxy.site", ""), lab.Set("proxy.verify", ""))
+		f.must(f.run(nil, "setup"))
+		f.addTLS(lab.TLSSite{})
+		for _, lb := range f.Balancers() {
+			if err := up(t, f.Lab, lb, 5*time.Second); err == nil || !strings.Contains(err.Error(), "503") {
+				t.Errorf("before there is a release %s answers %v, want 503", lb, err)
+			}
+		}
+		f.deploy("1")
+		for _, lb := range f.Balancers() {
+			if err := up(t, f.Lab, lb, 5*time.Second); err != nil {
+				t.Errorf("%s: %v", lb, err)
+			}
+		}
+		s := f.stress(map[load.Class]int{load.HTTP2: 4}, 5*time.Minute, overTLS(t, f.Lab))
+		f.must(f.run(nil, "setup")) // there is nothing to do
+		e := f.deploy("2")
+		s.switched(e)
+		f.serving(e, "2")
+		s.end(t)
+	})
 }

@@ -32,7 +32,8 @@ type fleet struct {
 	app   string // the app file
 	state string // of teal on the operator's machine
 	env   []string
-	busy  bool // there is room for heavy load
+	busy  bool   // there is room for heavy load
+	proxy string // what the hosts or load balancers run
 }
 
 // buildTeal returns the program that is tested: the one that TEAL names, or
@@ -93,7 +94,7 @@ func fleetOf(t *testing.T, c lab.Config, changes ...func(string) string) *fleet 
 	if _, err := l.PushImage(t.Context(), "1"); err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{Lab: l, t: t, teal: program, state: t.TempDir()}
+	f := &fleet{Lab: l, t: t, teal: program, state: t.TempDir(), proxy: c.Proxy}
 	f.edit(changes...)
 	return f
 }
