@@ -222,7 +222,7 @@ func TestVerificationThroughOneLoadBalancerFails(t *testing.T) {
 
 func TestGreenThatFallsIllBehindLoadBalancersMeansBlue(t *testing.T) {
 	t.Parallel()
-	w := newBalancedWorld(t, 2, 2, `delay = "200ms"`, `delay = "4s"`)
+	w := newBalancedWorld(t, 2, 2, `delay = "200ms"`, `delay = "8s"`, `max = "5s"`, `max = "8s"`)
 	w.must("1")
 	h := w.hosts[1]
 	tests := 0
@@ -231,6 +231,38 @@ func TestGreenThatFallsIllBehindLoadBalancersMeansBlue(t *testing.T) {
 	h.heal()
 	w.quiet()
 	w.consistent("1")
+}
+
+func TestGreenThatFallsIllIsLeftByTheLoadBalancersThatCan(t *testing.T) {
+	t.Parallel()
+	w := newBalancedWorld(t, 2, 3, `delay = "200ms"`, `delay = "8s"`, `max = "5s"`, `max = "8s"`)
+	w.must("1")
+	gone := w.lbs[1]
+	h := w.hosts[1]
+	tests := 0
+	h.sick = func(string) bool {
+		if tests++; tests == 4 {
+			gone.mu.Lock()
+			gone.fault = &fault{kind: lostBefore, nth: 1, always: true, gone: true}
+			gone.mu.Unlock()
+		}
+		return tests > 4
+	}
+	p := w.teal()
+	ended(t, p.deploy(t.Context(), "2"), OutcomeMixed, "unknown", "unknown")
+	w.holds()
+	for _, lb := range []*fakeHost{w.lbs[0], w.lbs[2]} {
+		if got := lb.shares("web2"); got[len(got)-1] != got[0] {
+			t.Errorf("%s does %v", lb.name, got)
+		}
+	}
+	h.heal()
+	gone.heal()
+	w.must("3")
+	w.consistent("3")
+	if t.Failed() {
+		t.Log(p.story())
+	}
 }
 
 // TestWhateverHappensBehindLoadBalancers does a deployment of release 2 over

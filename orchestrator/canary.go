@@ -28,7 +28,7 @@ func (r *run) canary(ctx context.Context) error {
 	if r.command != "deploy" || len(moves) == 0 {
 		return nil
 	}
-	for _, percent := range r.shares() {
+	for _, percent := range r.rollout.Canary {
 		err := r.tryShare(ctx, moves, percent)
 		if err == nil {
 			continue
@@ -41,18 +41,11 @@ func (r *run) canary(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) shares() []int {
-	if r.req.Canary != nil {
-		return r.req.Canary
-	}
-	return r.rollout.Canary
-}
-
 // tryShare gives green so many percent, and looks what becomes of it.
 func (r *run) tryShare(ctx context.Context, moves []*move, percent int) error {
 	octx, cancel := orphan(ctx, cmp.Or(r.d.switching, switchLimit))
 	defer cancel()
-	r.direct(octx, moves, percent)
+	r.direct(octx, moves, percent, (*front).switchTo)
 	var errs []error
 	for _, m := range moves {
 		m.percent = percent
@@ -73,7 +66,8 @@ func (r *run) tryShare(ctx context.Context, moves []*move, percent int) error {
 
 func (r *run) watchFor() time.Duration { return cmp.Or(r.rollout.Watch, watchShare) }
 
-// watchCanary tests green on all hosts for as long as the rollout says.
+// watchCanary tests green on all hosts for as long as the rollout says. At the
+// end each replica must pass, however few failures the time was enough for.
 func (r *run) watchCanary(ctx context.Context, moves []*move) error {
 	wctx, cancel := context.WithTimeout(ctx, r.watchFor())
 	defer cancel()
@@ -81,8 +75,12 @@ func (r *run) watchCanary(ctx context.Context, moves []*move) error {
 		gctx, done := m.guard(wctx)
 		defer done()
 		err := r.watch(gctx, m.hostRun)
-		if err == nil && wctx.Err() == nil { // the connection was lost
+		switch {
+		case err != nil:
+		case wctx.Err() == nil: // the connection was lost
 			err = context.Cause(gctx)
+		case !errors.Is(wctx.Err(), context.Canceled): // that was another host's failure
+			err = r.passes(ctx, m.hostRun)
 		}
 		if err != nil {
 			cancel()
@@ -95,6 +93,15 @@ func (r *run) watchCanary(ctx context.Context, moves []*move) error {
 		return context.Cause(ctx)
 	}
 	return errors.Join(errs...)
+}
+
+// passes tests every replica of green once.
+func (r *run) passes(ctx context.Context, h *hostRun) error {
+	test := h.app.Test
+	test.Successes, test.Stable, test.Within = 1, 0, max(test.Timeout, time.Second)
+	return errors.Join(eachOf(len(h.green), indices(h.green), func(i int) error {
+		return health.Wait(ctx, r.subject(h, i), test, nil)
+	})...)
 }
 
 // watch goes on testing every replica of green, until ctx ends or one fails.
@@ -121,7 +128,7 @@ func (r *run) withdraw(ctx context.Context, moves []*move) error {
 		}
 	}
 	each(shared, func(m *move) error { return r.connected(ctx, &m.host) }) // what follows says whether it is
-	r.direct(ctx, shared, 0)
+	r.direct(ctx, shared, 0, (*front).returnTo)
 	var errs []error
 	for _, m := range shared {
 		if m.err != nil {

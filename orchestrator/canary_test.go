@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/spec"
 )
 
 const canaryRollout = "[rollout]\ncanary = [\"5%\", \"25%\"]\nwatch = \"200ms\"\n[drain]"
@@ -41,7 +42,11 @@ func TestCanaryGetsItsSharesOneAfterTheOther(t *testing.T) {
 				t.Errorf("%s was told (-want +got):\n%s", p.name, diff)
 			}
 		}
-		ended(t, w.teal().deploy(t.Context(), "3", func(r *Request) { r.Canary = []int{50} }), OutcomeDone)
+		file, err := spec.Parse("teal.toml", []byte(w.app), spec.Options{Canary: []string{"50%"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended(t, w.teal().deploy(t.Context(), "3", func(r *Request) { r.File = file }), OutcomeDone)
 		if got := proxies[0].shares("web2"); !slices.Equal(got[4:], []proxy.Share{50, 100}) {
 			t.Errorf("asked for 50 %%, %s was told %v", proxies[0].name, got[4:])
 		}
@@ -61,8 +66,9 @@ func TestCanaryThatTurnsBadGetsNothing(t *testing.T) {
 	}{
 		{
 			"falls ill", "", func(w *world) {
-				tests := 0
-				w.hosts[1].sick = func(string) bool { tests++; return tests > 4 }
+				h := w.hosts[1]
+				p := h.proxies()[0]
+				h.sick = func(string) bool { return len(p.shares(h.name)) > 1 }
 			}, OutcomeReturned, []string{"pending 1", "failed 1"},
 		},
 		{"a check says no", "check = [\"test $TEAL_SHARE -lt 25\"]\n", func(*world) {}, OutcomeReturned, []string{"pending 1", "pending 1"}},
@@ -181,7 +187,7 @@ func TestReplicasAreASlotTogether(t *testing.T) {
 
 func TestReplicaThatIsSickFailsTheTest(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 1, "port = 7", "port = 7\nreplicas = 3", `within = "5s"`, `within = "1s"`)
+	w := newWorld(t, 1, "port = 7", "port = 7\nreplicas = 3", `within = "10s"`, `within = "1s"`)
 	w.must("1")
 	w.hosts[0].sick = func(id string) bool { return strings.HasSuffix(id, "-2") }
 	res := w.teal().deploy(t.Context(), "2")

@@ -52,7 +52,6 @@ type Request struct {
 
 	Run string // the id of the run; "": a new one
 
-	Canary   []int  // in place of the app file's shares in percent; nil: those
 	Version  string // what the operator calls the release; "": the commit, else the image's tag
 	Force    bool   // deploy even where nothing differs
 	Detach   bool   // end when the switch is confirmed, without watching green

@@ -38,6 +38,10 @@ type proxyAt struct {
 	layout proxy.Layout
 }
 
+// takeBackLimit bounds how long a load balancer that was lost in a switch is
+// waited for.
+const takeBackLimit = time.Minute
+
 // switchTo changes the shares of members. When it returns nil every proxy has
 // confirmed; otherwise the shares are as before, unless the error is
 // proxy.ErrUnknown or, of a host's own proxy, of kind plugins.Lost.
@@ -45,10 +49,7 @@ func (f *front) switchTo(ctx context.Context, change proxy.Route) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.shared {
-		p := f.proxies[0]
-		gctx, done := p.guard(ctx)
-		defer done()
-		return p.proxy.Switch(gctx, p.conn, p.layout, change)
+		return f.switchOwn(ctx, change)
 	}
 	errs := each(f.proxies, func(p *proxyAt) error { return p.confirm(ctx, change) })
 	cause := errors.Join(errs...)
@@ -64,6 +65,42 @@ func (f *front) switchTo(ctx context.Context, change proxy.Route) error {
 		}
 	}
 	return f.takeBack(ctx, errs, back, cause)
+}
+
+// returnTo changes the shares of members back, away from what has failed. Load
+// balancers that can do that do it, whatever becomes of the others: then the
+// error is proxy.ErrUnknown.
+func (f *front) returnTo(ctx context.Context, change proxy.Route) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.shared {
+		return f.switchOwn(ctx, change)
+	}
+	err := errors.Join(each(f.proxies, func(p *proxyAt) error {
+		cctx, cancel := context.WithTimeout(ctx, confirmLimit)
+		defer cancel()
+		err := f.run.connected(cctx, p.host)
+		if err == nil {
+			err = p.confirm(ctx, change)
+		}
+		if err != nil {
+			return &balancerError{p.inv.Name, false, err}
+		}
+		return nil
+	})...)
+	if err != nil {
+		return fmt.Errorf("%w on every load balancer: %w", proxy.ErrUnknown, err)
+	}
+	maps.Copy(f.route, change)
+	return nil
+}
+
+// switchOwn switches a host's own proxy.
+func (f *front) switchOwn(ctx context.Context, change proxy.Route) error {
+	p := f.proxies[0]
+	gctx, done := p.guard(ctx)
+	defer done()
+	return p.proxy.Switch(gctx, p.conn, p.layout, change)
 }
 
 // confirm switches one load balancer.
@@ -82,7 +119,7 @@ func (p *proxyAt) confirm(ctx context.Context, change proxy.Route) error {
 // takeBack undoes a change that some load balancers did not confirm on all of
 // them. What became of it on one that was lost is read before it is undone.
 func (f *front) takeBack(ctx context.Context, errs []error, back proxy.Route, cause error) error {
-	ctx, cancel := orphan(ctx, cmp.Or(f.run.d.switching, switchLimit))
+	ctx, cancel := orphan(ctx, cmp.Or(f.run.d.switching, takeBackLimit))
 	defer cancel()
 	undone := each(indices(f.proxies), func(i int) error {
 		p, err := f.proxies[i], errs[i]
@@ -147,6 +184,13 @@ func (f *front) believes(ctx context.Context, p *proxyAt) error {
 
 // sight reads what the front's proxies do with a member's requests.
 func (f *front) sight(ctx context.Context, member string) (Sight, error) {
+	f.mu.Lock() // it may connect again
+	defer f.mu.Unlock()
+	if f.shared {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, confirmLimit)
+		defer cancel()
+	}
 	sights := make([]Sight, len(f.proxies))
 	errs := each(indices(f.proxies), func(i int) error {
 		p := f.proxies[i]

@@ -470,6 +470,9 @@ func (p *HostPlan) steps() [][2]string {
 		} else if p.First || !p.view.Proxy.Prepared || p.view.Proxy.Outdated {
 			how += ", after its configuration is written and reloaded once"
 		}
+		if first := p.shares(); first != "" {
+			how += ", " + first
+		}
 		lines = append(lines, [2]string{string(StepSwitch), how})
 	}
 	if p.From != nil {
@@ -477,6 +480,20 @@ func (p *HostPlan) steps() [][2]string {
 			p.From.Version, p.From.At.Local().Format(time.DateTime), p.From.Slot, app.Drain.Delay, app.Drain.Max)})
 	}
 	return lines
+}
+
+// shares says in words which parts of the requests green gets first; "" when it
+// gets all at once.
+func (p *HostPlan) shares() string {
+	rollout := p.To.App.Rollout
+	if p.From == nil || len(rollout.Canary) == 0 {
+		return ""
+	}
+	var shares []string
+	for _, percent := range rollout.Canary {
+		shares = append(shares, fmt.Sprintf("%d %%", percent))
+	}
+	return fmt.Sprintf("%s of the requests first, each for %s", strings.Join(shares, ", "), rollout.Watch)
 }
 
 func count(n int, what string) string {

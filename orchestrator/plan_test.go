@@ -234,6 +234,7 @@ func TestPlanText(t *testing.T) {
 	t.Setenv("TZ", "UTC")
 	v := served(testRelease("r1", "1", proxy.Blue))
 	to := testRelease("r2", "2", "")
+	to.App.Rollout.Canary, to.App.Rollout.Watch = []int{5, 25}, 30*time.Second
 	same, done := v, served(to)
 	same.Host.Name, done.Host.Name = "web2", "web3"
 	p, err := NewPlan(map[string]wants{"web1": {release: to}, "web2": {release: to}, "web3": {release: to}},
@@ -250,7 +251,7 @@ web1, web2:
   create    container teal-shop-r2 in green on 127.0.0.1:20003
   install   1 command
   test      1 check, 2 in a row, for 3s, within 1m0s
-  switch    nginx: upstream shop to green
+  switch    nginx: upstream shop to green, 5 %, 25 % of the requests first, each for 30s
   teardown  remove 1 of 2026-11-01 12:00:00 from blue, 10s after the switch, at the latest after 10m0s
 
 web3: up to date, 2 serves from blue

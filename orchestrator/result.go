@@ -93,6 +93,33 @@ func (r *run) outcome(ctx context.Context, err error) Outcome {
 	return OutcomeDone
 }
 
+// OutcomeOf is the one word for an error that ended a command without a
+// Result.
+func OutcomeOf(err error) Outcome {
+	if _, usage := errors.AsType[*UsageError](err); usage {
+		return OutcomeUsage
+	}
+	if _, held := errors.AsType[*record.HeldError](err); held {
+		return OutcomeLocked
+	}
+	balancer, _ := errors.AsType[*balancerError](err)
+	_, unreached := errors.AsType[*unreachedError](err)
+	switch {
+	case unreached, balancer != nil && balancer.unreached:
+		return OutcomeUnreachable
+	case plugins.KindOf(err) != "": // a registry, a repository, a runtime or a host says no
+		return OutcomeFailed
+	}
+	return OutcomeInternal
+}
+
+// An unreachedError says that a host could not be connected to.
+type unreachedError struct{ err error }
+
+func (e *unreachedError) Error() string { return e.err.Error() }
+
+func (e *unreachedError) Unwrap() error { return e.err }
+
 // summary is how the run ended on the host.
 func (h *hostRun) summary() HostResult {
 	res := h.result

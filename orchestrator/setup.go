@@ -67,7 +67,13 @@ func (d *Deployer) Setup(ctx context.Context, req Request, apply bool) ([]ProxyS
 
 // reach connects to all hosts: what is to stand on each depends on the others.
 func (r *run) reach(ctx context.Context, connect func(context.Context, *host) error) error {
-	errs := each(r.hosts, func(h *hostRun) error { return connect(ctx, &h.host) })
+	errs := each(r.hosts, func(h *hostRun) error {
+		err := connect(ctx, &h.host)
+		if err != nil && h.conn == nil {
+			return &unreachedError{err}
+		}
+		return err
+	})
 	return errors.Join(append(errs, r.connectBalancers(ctx, connect)...)...)
 }
 

@@ -189,7 +189,7 @@ func (r *run) moves() []*move {
 // same time, and writes down on every host what serves.
 func (r *run) switchToGreen(ctx context.Context) error {
 	moves := r.moves()
-	r.direct(ctx, moves, 100)
+	r.direct(ctx, moves, 100, (*front).switchTo)
 	each(moves, func(m *move) error {
 		gctx, done := m.guard(ctx)
 		defer done()
@@ -230,8 +230,9 @@ func (r *run) confirm(ctx context.Context, m *move) error {
 }
 
 // direct gives the releases that come their percent of the requests, on all
-// proxies at the same time, and notes in each move what became of it.
-func (r *run) direct(ctx context.Context, moves []*move, percent int) {
+// proxies at the same time and in the way of to, and notes in each move what
+// became of it.
+func (r *run) direct(ctx context.Context, moves []*move, percent int, to func(*front, context.Context, proxy.Route) error) {
 	fronts := map[*front][]*move{}
 	for _, m := range moves {
 		m.took, m.err = 0, nil
@@ -245,7 +246,7 @@ func (r *run) direct(ctx context.Context, moves []*move, percent int) {
 			change[m.inv.Name] = m.share(percent)
 		}
 		began := time.Now()
-		err := f.switchTo(ctx, change)
+		err := to(f, ctx, change)
 		for _, m := range fronts[f] {
 			m.took, m.err = time.Since(began), err
 		}

@@ -90,7 +90,7 @@ run = ["install"]
 once = ["migrate"]
 restart = true
 [test]
-within = "5s"
+within = "10s"
 interval = "20ms"
 timeout = "1s"
 successes = 1

@@ -16,7 +16,6 @@ import (
 	"github.com/teal-deploy/teal/cmd/internal/display"
 	"github.com/teal-deploy/teal/inventory/tomlfile"
 	"github.com/teal-deploy/teal/orchestrator"
-	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/docker"
 	"github.com/teal-deploy/teal/plugins/loader"
 	"github.com/teal-deploy/teal/plugins/podman"
@@ -122,20 +121,15 @@ func Run(ctx context.Context, args []string, s Streams) int {
 // finish says why a command ended, as far as nobody has yet, and returns its
 // exit code.
 func finish(cmd *cobra.Command, err error, s Streams) int {
-	var exit *exitError
-	var usage *orchestrator.UsageError
-	outcome := orchestrator.OutcomeInternal
-	switch {
-	case errors.As(err, &exit):
+	if exit, said := errors.AsType[*exitError](err); said {
 		return exit.outcome.Code()
-	case errors.As(err, &usage):
-		outcome = orchestrator.OutcomeUsage
-		fmt.Fprintf(s.Err, "%v\n", err)
+	}
+	outcome := orchestrator.OutcomeOf(err)
+	switch {
 	case errors.Is(err, errInterrupted):
 		outcome = orchestrator.OutcomeAborted
-	case plugins.KindOf(err) != "": // a registry, a repository or a runtime says no
-		outcome = orchestrator.OutcomeFailed
-		fmt.Fprintf(s.Err, "teal: %v\n", err)
+	case outcome == orchestrator.OutcomeUsage:
+		fmt.Fprintf(s.Err, "%v\n", err)
 	default:
 		fmt.Fprintf(s.Err, "teal: %v\n", err)
 	}
@@ -167,7 +161,7 @@ all new connections to it, and has blue removed ten seconds later.`,
 	root.SetUsageFunc(usage)
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
-		newDeploy(s), newPlan(s), newStatus(s), newRollback(s), newHistory(s), newConfig(s), newVersion(s),
+		newDeploy(s), newPlan(s), newSetup(s), newStatus(s), newRollback(s), newHistory(s), newConfig(s), newVersion(s),
 	)
 	return root
 }

@@ -29,6 +29,7 @@ it, and remove blue ten seconds later. Where nothing differs it does nothing.`,
 	o.bind(cmd)
 	o.bindApp(cmd)
 	bindVersion(cmd, &req)
+	o.bindCanary(cmd)
 	cmd.Flags().BoolVar(&req.Force, "force", false, "deploy even where nothing differs")
 	cmd.Flags().BoolVar(&req.EndDrain, "end-drain", false, "end connections to the release before the last, when they still hold the free slot")
 	bindDetach(cmd, &req)
@@ -37,6 +38,10 @@ it, and remove blue ten seconds later. Where nothing differs it does nothing.`,
 
 func bindVersion(cmd *cobra.Command, req *orchestrator.Request) {
 	cmd.Flags().StringVar(&req.Version, "version", "", "the `name` of the release (default: the commit, else the image's tag)")
+}
+
+func (o *options) bindCanary(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&o.canary, "canary", nil, "the `shares` of the requests that green gets first, as 5%,25%, or none (default: rollout.canary)")
 }
 
 func bindDetach(cmd *cobra.Command, req *orchestrator.Request) {

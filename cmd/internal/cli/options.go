@@ -36,6 +36,7 @@ type options struct {
 	limit     string
 	env       string
 	set       assignments
+	canary    []string
 	json      bool
 	yes       bool
 	askBecome bool
@@ -95,12 +96,14 @@ func (o *options) bindApp(cmd *cobra.Command) {
 		f.StringVar(&a.Image, "image", "", "the image, such as `registry/shop:42`")
 		f.StringVar(&a.Pull, "pull", "", "`when` to pull it: always, missing or never (default \"always\")")
 		f.IntVar(&a.Port, "port", 0, "the `port` inside the container")
+		f.StringVar(&a.Protocol, "protocol", "", "`what` the app speaks there: http, grpc or tcp (default \"http\")")
+		f.IntVar(&a.Replicas, "replicas", 0, "`number` of containers on each host, 1 to 64 (default 1)")
 		f.StringArrayVar(&a.Env, "env", nil, "set an environment variable of the container, as `NAME=value`")
 		f.StringArrayVar(&a.Volumes, "volume", nil, "mount a volume, or a folder of the host, as `source:target` or source:target:ro")
 		f.StringVar(&a.Memory, "memory", "", "how much memory the container may have, such as `512m`")
 		f.StringVar(&a.HTTP, "http", "", "a `path` that answers when green is healthy")
-		f.StringVar(&a.Proxy, "proxy", "", "the proxy on the hosts, which is `nginx`")
-		f.StringVar(&a.Upstream, "upstream", "", "`name` of the upstream in its configuration (default: the app's)")
+		f.StringVar(&a.Proxy, "proxy", "", "`kind` of the proxy on the hosts: nginx or haproxy")
+		f.StringVar(&a.Upstream, "upstream", "", "`name` of the nginx upstream or the HAProxy backend (default: the app's)")
 		f.StringSliceVar(&a.Listen, "listen", nil, "have the proxy listen for the app at a `port` or address:port")
 		f.StringSliceVar(&a.Names, "server-name", nil, "with --listen: only for requests to this `host`")
 		f.StringVar(&a.Verify, "verify", "", "a `URL` to ask through the proxy after the switch")
@@ -123,7 +126,7 @@ func (o *options) complete(req *orchestrator.Request) error {
 }
 
 func (o *options) spec() (*spec.File, error) {
-	opts := spec.Options{Environment: o.env, Set: o.set}
+	opts := spec.Options{Environment: o.env, Set: o.set, Canary: o.canary}
 	switch {
 	case o.given("app") && o.given("file"):
 		return nil, errors.New("--app describes an app without an app file, -f names one: say one of them")
@@ -135,8 +138,11 @@ func (o *options) spec() (*spec.File, error) {
 		}
 		return spec.Named(o.adHoc.App, o.adHoc.Runtime)
 	case o.given("app"):
-		if o.given("port") && o.adHoc.Port == 0 {
+		switch { // 0 would be taken for a flag that was not given
+		case o.given("port") && o.adHoc.Port == 0:
 			return nil, errors.New("--port: 0 is not a port between 1 and 65535")
+		case o.given("replicas") && o.adHoc.Replicas == 0:
+			return nil, errors.New("--replicas: 0 is not a number between 1 and 64")
 		}
 		return spec.FromFlags(o.adHoc, opts)
 	}

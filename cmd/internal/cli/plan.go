@@ -2,11 +2,11 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/teal-deploy/teal/cmd/internal/display"
 	"github.com/teal-deploy/teal/orchestrator"
 )
 
@@ -35,6 +35,7 @@ there is.`,
 	o.bind(cmd)
 	o.bindApp(cmd)
 	bindVersion(cmd, &req)
+	o.bindCanary(cmd)
 	cmd.Flags().BoolVar(&req.Force, "force", false, "plan as deploy --force would")
 	return cmd
 }
@@ -49,6 +50,26 @@ type planned struct {
 	To      string   `json:"to,omitempty"`
 	Slot    string   `json:"slot,omitempty"`
 	Error   string   `json:"error,omitempty"`
+}
+
+// plannedBalancer is a load balancer's plan as JSON.
+type plannedBalancer struct {
+	Balancer string   `json:"balancer"`
+	Changes  bool     `json:"changes"`
+	Reasons  []string `json:"reasons,omitempty"`
+	Members  []string `json:"members"`
+}
+
+func plannedBalancers(plans []orchestrator.BalancerPlan) []plannedBalancer {
+	var rows []plannedBalancer
+	for _, b := range plans {
+		row := plannedBalancer{Balancer: b.Host.Name, Changes: len(b.Reasons) > 0, Reasons: b.Reasons, Members: []string{}}
+		for _, m := range b.Members {
+			row.Members = append(row.Members, m.Name)
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 func (o *options) showPlan(p *orchestrator.Plan) error {
@@ -71,14 +92,15 @@ func (o *options) showPlan(p *orchestrator.Plan) error {
 		hosts = append(hosts, row)
 	}
 	if o.json {
-		err := json.NewEncoder(o.streams.Out).Encode(map[string]any{
-			"schema": 1, "version": p.Version, "commit": p.Commit, "digest": p.Digest, "hosts": hosts,
-		})
-		if err != nil {
+		row := map[string]any{"schema": 1, "version": p.Version, "commit": p.Commit, "digest": p.Digest, "hosts": hosts}
+		if balancers := plannedBalancers(p.Balancers); balancers != nil {
+			row["balancers"] = balancers
+		}
+		if err := json.NewEncoder(o.streams.Out).Encode(row); err != nil {
 			return err
 		}
-	} else {
-		fmt.Fprint(o.streams.Out, p)
+	} else if err := display.Text(o.streams.Out, p.String()); err != nil {
+		return err
 	}
 	switch {
 	case unreachable:

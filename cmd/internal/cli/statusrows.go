@@ -65,16 +65,13 @@ func notes(h orchestrator.HostStatus, balanced bool) string {
 func showBalancers(out io.Writer, balancers []orchestrator.BalancerStatus) error {
 	var rows [][]string
 	for _, b := range balancers {
-		said := balancerNotes(b)
+		host, said := b.Host, balancerNotes(b)
 		if len(b.Members) == 0 {
-			rows = append(rows, []string{b.Host, "", "", "", "", said})
+			rows = append(rows, []string{host, "", "", "", "", said})
 		}
-		for i, m := range b.Members {
-			row := []string{"", m.Name, dash(m.Disk), dash(m.Live), dash(opened(m.Open))}
-			if i == 0 {
-				row[0], row = b.Host, append(row, said)
-			}
-			rows = append(rows, row)
+		for _, m := range b.Members {
+			rows = append(rows, []string{host, m.Name, dash(m.Disk), dash(m.Live), dash(opened(m.Open)), said})
+			host, said = "", ""
 		}
 	}
 	return display.Table(out, []string{"LOAD BALANCER", "SERVER", "ON DISK", "LIVE", "OPEN", ""}, rows)

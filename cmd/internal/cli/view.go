@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/teal-deploy/teal/cmd/internal/display"
@@ -13,12 +14,17 @@ import (
 // A journal that cannot be kept is a warning and no reason not to deploy.
 func (o *options) view(command string, req *orchestrator.Request) display.Renderer {
 	req.Run = orchestrator.NewRunID(time.Now())
-	hosts := make([]string, len(req.Hosts))
-	for i, h := range req.Hosts {
-		hosts[i] = h.Name
+	var names display.Names
+	for _, h := range req.Hosts {
+		names.Hosts = append(names.Hosts, h.Name)
+	}
+	for _, b := range req.Balancers {
+		if !slices.Contains(names.Hosts, b.Name) {
+			names.Balancers = append(names.Balancers, b.Name)
+		}
 	}
 	shown := display.New(display.Options{
-		Out: o.streams.Out, JSON: o.json, Title: command + " " + req.File.App().Name, Hosts: hosts, Getenv: os.Getenv,
+		Out: o.streams.Out, JSON: o.json, Title: command + " " + req.File.App().Name, Names: names, Getenv: os.Getenv,
 	})
 	dir, err := display.JournalDir(os.Getenv)
 	if err == nil {

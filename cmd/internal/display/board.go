@@ -33,10 +33,11 @@ func glyphs(utf8 bool) [5]string {
 
 // A row is a host on the board.
 type row struct {
-	name  string
-	cells [7]mark
-	state mark // of the whole
-	text  string
+	name     string
+	balances bool // it is a load balancer, which goes through no steps
+	cells    [7]mark
+	state    mark // of the whole
+	text     string
 }
 
 // A board is the state of a run, as a matrix of hosts and steps. It knows no
@@ -52,10 +53,13 @@ type board struct {
 	glyphs  [5]string
 }
 
-func newBoard(title string, hosts []string, started time.Time, p palette, utf8 bool) *board {
+func newBoard(title string, names Names, started time.Time, p palette, utf8 bool) *board {
 	b := &board{title: clean(title), started: started, byName: map[string]*row{}, palette: p, glyphs: glyphs(utf8)}
-	for _, name := range hosts {
+	for _, name := range names.Hosts {
 		b.row(name)
+	}
+	for _, name := range names.Balancers {
+		b.row(name).balances = true
 	}
 	return b
 }
@@ -72,15 +76,15 @@ func (b *board) row(name string) *row {
 
 // apply takes an event in.
 func (b *board) apply(e orchestrator.Event) {
-	text := clean(e.Text)
-	if e.Status == orchestrator.StatusFailed {
-		text = reason(e)
-	}
+	text := reason(e)
 	if e.Host == "" {
 		b.note = cmp.Or(text, b.note)
 		return
 	}
 	r := b.row(e.Host)
+	if r.balances && r.state == waiting {
+		r.state = running
+	}
 	if m, ok := markOf(e.Status); ok {
 		if i := slices.Index(orchestrator.Steps(), e.Step); i >= 0 {
 			r.cells[i] = m
@@ -128,7 +132,7 @@ func (r *row) advance(step orchestrator.Step, m mark) {
 	}
 }
 
-// reason is the text of a failure on one line.
+// reason is the text of an event, with its error, on one line.
 func reason(e orchestrator.Event) string {
 	text := clean(e.Text)
 	if e.Err == nil {
@@ -158,24 +162,30 @@ func (b *board) view(width, height int, now time.Time) []string {
 		lines = append(lines, b.line(layout, r))
 	}
 	if len(hidden) > 0 {
-		lines = append(lines, b.palette.paint(faint, fit(fmt.Sprintf("… and %d more: %s", len(hidden), census(hidden)), width)))
+		lines = append(lines, b.palette.paint(faint, fit(fmt.Sprintf("… and %d more: %s", len(hidden), census(hidden, true)), width)))
 	}
 	return lines
 }
 
 func (b *board) headline(width int, now time.Time) string {
-	text := fmt.Sprintf("%s  %s  %s", b.title, census(b.rows), duration(max(now.Sub(b.started), 0).Truncate(time.Second)))
+	text := fmt.Sprintf("%s  %s  %s", b.title, census(b.rows, false), duration(max(now.Sub(b.started), 0).Truncate(time.Second)))
 	if b.note != "" {
 		text += "  " + b.note
 	}
 	return b.palette.paint(bold, ansi.Truncate(text, width, "…"))
 }
 
-// census counts rows by state: "1 failed, 30 running, 12 done, 7 waiting".
-func census(rows []*row) string {
+// census counts hosts by state: "1 failed, 30 running, 12 done, 7 waiting", and
+// load balancers, which are in none of these states, when all is to be counted.
+func census(rows []*row, all bool) string {
 	var counts [5]int
+	balancers := 0
 	for _, r := range rows {
-		counts[r.state]++
+		if r.balances {
+			balancers++
+		} else {
+			counts[r.state]++
+		}
 	}
 	var parts []string
 	for _, s := range []struct {
@@ -186,6 +196,12 @@ func census(rows []*row) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s.word))
 		}
 	}
+	switch {
+	case balancers == 1 && all:
+		parts = append(parts, "1 load balancer")
+	case balancers > 1 && all:
+		parts = append(parts, fmt.Sprintf("%d load balancers", balancers))
+	}
 	return strings.Join(parts, ", ")
 }
 
@@ -195,9 +211,14 @@ func (b *board) choose(room int) (shown, hidden []*row) {
 		return b.rows, nil
 	}
 	room = max(room-1, 0) // a line counts the hidden
-	rank := [5]int{failed: 0, running: 1, skipped: 1, waiting: 2, done: 3}
+	rank := func(r *row) int {
+		if r.balances { // they are few, and silent while all is well
+			return [5]int{failed: 0, running: 1, waiting: 5}[r.state]
+		}
+		return [5]int{failed: 0, running: 2, skipped: 2, waiting: 3, done: 4}[r.state]
+	}
 	byRank := slices.Clone(b.rows)
-	slices.SortStableFunc(byRank, func(x, y *row) int { return cmp.Compare(rank[x.state], rank[y.state]) })
+	slices.SortStableFunc(byRank, func(x, y *row) int { return cmp.Compare(rank(x), rank(y)) })
 	visible := map[*row]bool{}
 	for _, r := range byRank[:room] {
 		visible[r] = true
@@ -240,14 +261,6 @@ func (l layout) header() string {
 }
 
 func (b *board) line(l layout, r *row) string {
-	var cells strings.Builder
-	for i, s := range orchestrator.Steps() {
-		cell := b.palette.paint(colour(r.cells[i], s), b.glyphs[r.cells[i]])
-		if l.named {
-			cell = pad(cell, len(s)+1)
-		}
-		cells.WriteString(cell)
-	}
 	var c paint
 	switch r.state {
 	case failed:
@@ -257,10 +270,29 @@ func (b *board) line(l layout, r *row) string {
 	case running, skipped:
 	}
 	text := ansi.Truncate(r.text, l.text, "…")
+	return strings.TrimRight(fit(r.name, l.host)+"  "+b.cells(l, r)+" "+b.palette.paint(c, text), " ")
+}
+
+// cells are the marks of a row, as wide as the header has them.
+func (b *board) cells(l layout, r *row) string {
+	switch {
+	case r.balances && l.named:
+		return b.palette.paint(faint, pad("load balancer", ansi.StringWidth(l.header())-l.host-len("  ")-1))
+	case r.balances:
+		return b.palette.paint(faint, "balancer")
+	}
+	var cells strings.Builder
+	for i, s := range orchestrator.Steps() {
+		cell := b.palette.paint(colour(r.cells[i], s), b.glyphs[r.cells[i]])
+		if l.named {
+			cell = pad(cell, len(s)+1)
+		}
+		cells.WriteString(cell)
+	}
 	if !l.named {
 		cells.WriteString(" ")
 	}
-	return strings.TrimRight(fit(r.name, l.host)+"  "+cells.String()+" "+b.palette.paint(c, text), " ")
+	return cells.String()
 }
 
 // colour paints what is over in teal, the switch, after which green serves,

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
 	"golang.org/x/term"
 
 	"github.com/teal-deploy/teal/orchestrator"
@@ -23,9 +25,23 @@ type Renderer interface {
 type Options struct {
 	Out    io.Writer // standard output, as a rule
 	JSON   bool
-	Title  string   // "deploy shop"
-	Hosts  []string // of the run, in their order, as far as they are known
+	Title  string // "deploy shop"
+	Names  Names
 	Getenv func(string) string
+}
+
+// Names are the hosts of a run, in their order, as far as they are known.
+// Balancers are those that are load balancers and nothing else: they go through
+// no steps.
+type Names struct{ Hosts, Balancers []string }
+
+// width is the number of columns of the longest name.
+func (n Names) width() int {
+	width := 0
+	for _, name := range slices.Concat(n.Hosts, n.Balancers) {
+		width = max(width, ansi.StringWidth(clean(name)))
+	}
+	return width
 }
 
 // New returns the renderer that suits o: JSON when asked for; the live board
@@ -37,9 +53,9 @@ func New(o Options) Renderer {
 	}
 	f, ok := o.Out.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) || o.Getenv("CI") != "" || o.Getenv("NO_COLOR") != "" || o.Getenv("TERM") == "dumb" {
-		return NewPlain(o.Out, o.Hosts)
+		return NewPlain(o.Out, o.Names)
 	}
-	return NewLive(f, o.Title, o.Hosts, speaksUTF8(o.Getenv))
+	return NewLive(f, o.Title, o.Names, speaksUTF8(o.Getenv))
 }
 
 // speaksUTF8 follows the order of the locale's variables.

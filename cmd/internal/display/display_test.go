@@ -82,7 +82,7 @@ web3: unreachable at connect
 
 func TestPlain(t *testing.T) {
 	var out bytes.Buffer
-	r := NewPlain(&out, []string{"web1", "database-2"})
+	r := NewPlain(&out, Names{Hosts: []string{"web1", "database-2"}})
 	for _, e := range events() {
 		r.Event(e)
 	}
@@ -239,7 +239,7 @@ func TestSpeaksUTF8(t *testing.T) {
 func TestTeeHandsEverythingToAll(t *testing.T) {
 	var a, b bytes.Buffer
 	full := errors.New("disk full")
-	r := Tee(NewJSON(&a), NewPlain(&b, nil), NewJSON(failing{full}))
+	r := Tee(NewJSON(&a), NewPlain(&b, Names{}), NewJSON(failing{full}))
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

@@ -26,12 +26,8 @@ const (
 // its place at the end. It draws from the first event on: what is asked before
 // that has the terminal for itself. The caller must call Finish, which gives
 // the cursor back. Utf8 says whether the terminal shows more than ASCII.
-func NewLive(terminal *os.File, title string, hosts []string, utf8 bool) Renderer {
-	l := &live{terminal: terminal, board: newBoard(title, hosts, time.Now(), true, utf8)}
-	for _, h := range hosts {
-		l.host = max(l.host, ansi.StringWidth(clean(h)))
-	}
-	return l
+func NewLive(terminal *os.File, title string, names Names, utf8 bool) Renderer {
+	return &live{terminal: terminal, host: names.width(), board: newBoard(title, names, time.Now(), true, utf8)}
 }
 
 var _ Pauser = (*live)(nil)

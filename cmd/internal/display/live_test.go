@@ -116,7 +116,7 @@ func (term *terminal) settings(t *testing.T) *unix.Termios {
 func TestLiveShowsTheBoardAndThenTheSummary(t *testing.T) {
 	term := openTerminal(t, 100, 24)
 	before := term.settings(t)
-	r := NewLive(term.slave, "deploy shop", []string{"web1", "database-2"}, true)
+	r := NewLive(term.slave, "deploy shop", Names{Hosts: []string{"web1", "database-2"}}, true)
 	for _, e := range events() {
 		r.Event(e)
 	}
@@ -171,7 +171,7 @@ func TestLiveTakesAsManyLinesAboveAsFit(t *testing.T) {
 
 func TestLiveNeverWaitsForItsTerminal(t *testing.T) {
 	term := openTerminal(t, 80, 24)
-	r := NewLive(term.slave, "deploy shop", nil, true)
+	r := NewLive(term.slave, "deploy shop", Names{}, true)
 	start := time.Now()
 	var wg sync.WaitGroup
 	for h := range 50 {
@@ -192,8 +192,8 @@ func TestLiveNeverWaitsForItsTerminal(t *testing.T) {
 
 func TestLiveDrawsNothingWhileItIsPaused(t *testing.T) {
 	term := openTerminal(t, 100, 24)
-	live := NewLive(term.slave, "deploy shop", []string{"web1"}, true)
-	r := Tee(NewPlain(&bytes.Buffer{}, nil), live) // of which one has nothing to pause
+	live := NewLive(term.slave, "deploy shop", Names{Hosts: []string{"web1"}}, true)
+	r := Tee(NewPlain(&bytes.Buffer{}, Names{}), live) // of which one has nothing to pause
 	started := func(step orchestrator.Step) orchestrator.Event {
 		return orchestrator.Event{Time: at(1), Host: "web1", Step: step, Status: orchestrator.StatusStarted}
 	}
@@ -243,7 +243,7 @@ func TestLiveDrawsNothingWhileItIsPaused(t *testing.T) {
 
 func TestLiveWithoutEventsIsTheSummary(t *testing.T) {
 	term := openTerminal(t, 100, 24)
-	r := NewLive(term.slave, "deploy shop", []string{"web1"}, true)
+	r := NewLive(term.slave, "deploy shop", Names{Hosts: []string{"web1"}}, true)
 	if err := r.Finish(result()); err != nil {
 		t.Fatal(err)
 	}

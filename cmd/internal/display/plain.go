@@ -16,12 +16,8 @@ import (
 // as wide as hosts need, and a summary at the end:
 //
 //	21:30:05 web1 image    pulled sha256:ab12…
-func NewPlain(w io.Writer, hosts []string) Renderer {
-	p := &plain{w: w}
-	for _, h := range hosts {
-		p.host = max(p.host, ansi.StringWidth(clean(h)))
-	}
-	return p
+func NewPlain(w io.Writer, names Names) Renderer {
+	return &plain{w: w, host: names.width()}
 }
 
 type plain struct {

@@ -2,6 +2,7 @@ package display
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -58,6 +59,18 @@ func lines(text string) []string {
 		out = append(out, clean(strings.TrimRight(line, "\r\n")))
 	}
 	return out
+}
+
+// Text writes lines that may hold text from hosts, made safe to print.
+func Text(w io.Writer, text string) error {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString(clean(strings.TrimRight(line, "\r\n")) + "\n")
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("write text: %w", err)
+	}
+	return nil
 }
 
 // fit shortens or pads text to exactly width columns.
