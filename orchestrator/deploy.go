@@ -268,7 +268,7 @@ func (r *run) adopt(ctx context.Context) error {
 			r.say(h, StepConnect, StatusSkipped, "up to date, %s serves", h.plan.From.Version)
 		default:
 			r.say(h, StepConnect, StatusDone, "%s", joinReasons(h.plan.Reasons))
-			for _, w := range h.plan.view.Warnings {
+			for _, w := range h.plan.warnings() {
 				r.say(h, StepConnect, StatusWarning, "%s", w)
 			}
 		}

@@ -264,6 +264,60 @@ func TestPlanTouchesNothing(t *testing.T) {
 
 // TestOutcomeOfEveryCombination goes through all states of two hosts, and all
 // ways in which a run may end early.
+func TestWarningsOfTheRuntimeAreShown(t *testing.T) {
+	t.Parallel()
+	const warning = "nothing starts the containers after a reboot"
+	w := newWorld(t, 2)
+	w.host("web2").warns = []string{warning}
+	req := w.req
+	req.Version = "1"
+	plan, err := w.teal().Plan(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web1, web2, _ := strings.Cut(plan.String(), "web2:")
+	if line := "\n  warning   " + warning + "\n"; strings.Contains(web1, line) || !strings.Contains(web2, line) {
+		t.Errorf("the plan is\n%s", plan)
+	}
+	p := w.teal()
+	if res := p.deploy(t.Context(), "1", detached); res.Outcome != OutcomeDone {
+		t.Fatal(explain(res))
+	}
+	var said []string
+	for _, e := range p.events {
+		if e.Status == StatusWarning {
+			said = append(said, fmt.Sprintf("%s %s %s", e.Host, e.Step, e.Text))
+		}
+	}
+	if diff := cmp.Diff([]string{"web2 connect " + warning}, said); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
+
+func TestRuntimeOfAnAppStays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.must("1")
+	w.edit(`app = "shop"`, "app = \"shop\"\nruntime = \"podman\"")
+	before := len(w.hosts[0].calls)
+	for name, outcome := range map[string]Outcome{"deploy": w.teal().deploy(t.Context(), "2").Outcome, "rollback": first(w.rollback("")).Outcome} {
+		if outcome == OutcomeDone {
+			t.Errorf("%s did something with containers of another runtime", name)
+		}
+	}
+	status, err := w.teal().Status(t.Context(), w.req)
+	if err != nil || !errors.Is(status.Hosts[0].Err, plugins.Unsupported) {
+		t.Errorf("status: %v, %v", err, status.Hosts[0].Err)
+	}
+	for _, call := range w.hosts[0].calls[before:] {
+		if call == "probe" || call == "list" || call == "create" {
+			t.Errorf("the wrong runtime was asked to %s", call)
+		}
+	}
+}
+
+func first[A, B any](a A, _ B) A { return a }
+
 func TestOutcomeOfEveryCombination(t *testing.T) {
 	lost, bad := &plugins.Error{Kind: plugins.Lost}, errors.New("failed")
 	type stand struct {

@@ -39,7 +39,7 @@ func on(h plugins.Host) *fakeConn { return h.(*fakeConn) }
 func (h *fakeHost) container(id string) string { return filepath.Join(h.dir, "containers", id) }
 
 func (fakeRuntime) Probe(ctx context.Context, h plugins.Host) (plugins.Info, error) {
-	return plugins.Info{Name: "fake"}, on(h).call(ctx, "probe", func(context.Context) error { return nil })
+	return plugins.Info{Name: "fake", Warnings: on(h).host.warns}, on(h).call(ctx, "probe", func(context.Context) error { return nil })
 }
 
 func (fakeRuntime) Pull(ctx context.Context, h plugins.Host, req plugins.PullRequest) (plugins.Image, error) {

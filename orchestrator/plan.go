@@ -60,6 +60,11 @@ func (p *Plan) Changes() bool {
 		slices.ContainsFunc(p.Balancers, func(b BalancerPlan) bool { return len(b.Reasons) > 0 })
 }
 
+// warnings say what works less well on the host than it should.
+func (p *HostPlan) warnings() []string {
+	return slices.Concat(p.view.Runtime.Warnings, p.view.Warnings)
+}
+
 // A Repair is something that an earlier run left unfinished.
 type Repair struct {
 	Text      string             // for people
@@ -257,7 +262,7 @@ func differences(from, to spec.App) []string {
 		name string
 		a, b any
 	}{
-		{"runtime", from.Runtime, to.Runtime},
+		{"runtime", from.Plugins[from.Runtime].Settings, to.Plugins[to.Runtime].Settings},
 		{"code", from.Code, to.Code},
 		{"container", from.Container, to.Container},
 		{"install", from.Install, to.Install},
@@ -427,7 +432,7 @@ func (p *HostPlan) print(b *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(b, "  because   %s\n", strings.Join(p.Reasons, ", "))
-	for _, w := range p.view.Warnings {
+	for _, w := range p.warnings() {
 		fmt.Fprintf(b, "  warning   %s\n", w)
 	}
 	for _, line := range p.steps() {

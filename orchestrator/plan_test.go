@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -89,6 +90,9 @@ func TestPlanSaysWhy(t *testing.T) {
 		{"version", func(_ *HostView, to *record.Release) { to.Version = "2" }, "version 1 → 2"},
 		{"environment", func(_ *HostView, to *record.Release) { to.App.Container.Env = map[string]string{"MODE": "x"} }, "container settings changed"},
 		{"install", func(_ *HostView, to *record.Release) { to.App.Install.Run = nil }, "install settings changed"},
+		{"plugin", func(_ *HostView, to *record.Release) {
+			to.App.Plugins = map[string]spec.Plugin{"docker": {SHA256: "1", Settings: map[string]any{"level": 2}}, "mine": {}}
+		}, "runtime settings changed"},
 		{"secret", func(_ *HostView, to *record.Release) { to.Secrets = "abcdef" }, "secrets changed"},
 		{"dead container", func(v *HostView, _ *record.Release) { v.Containers[0].Status = plugins.StatusExited }, "0 of 1 containers run"},
 		{"only the rollout", func(_ *HostView, to *record.Release) { to.App.Rollout.OnFailure = "stop" }, ""},
@@ -339,7 +343,7 @@ func TestLayoutOfAnOwnProxyIsOnLoopback(t *testing.T) {
 }
 
 func TestAppThatIsOnlyNamedIsWhatTheHostRemembers(t *testing.T) {
-	file, err := spec.Named("shop")
+	file, err := spec.Named("shop", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,27 +356,38 @@ func TestAppThatIsOnlyNamedIsWhatTheHostRemembers(t *testing.T) {
 	}}
 	other := testRelease("r1", "1", proxy.Blue)
 	other.App.Runtime = "mine"
+	described := spec.App{Name: "shop", Runtime: "podman"}
 	release := testRelease("r1", "1", proxy.Blue)
 	tests := []struct {
 		name    string
+		named   bool
+		app     spec.App
 		state   *record.State
 		want    spec.App
 		proxied bool
 		err     string
 	}{
-		{"nothing", nil, file.App(), false, ""},
-		{"no release", &record.State{}, file.App(), false, ""},
-		{"what serves", &record.State{Active: &release}, release.App, true, ""},
-		{"what was about to serve", &record.State{Switching: &release}, release.App, true, ""},
-		{"another runtime", &record.State{Active: &other}, file.App(), false, "only an app file can describe that"},
+		{"nothing", true, file.App(), nil, file.App(), false, ""},
+		{"no release", true, file.App(), &record.State{}, file.App(), false, ""},
+		{"what serves", true, file.App(), &record.State{Active: &release}, release.App, true, ""},
+		{"what was about to serve", true, file.App(), &record.State{Switching: &release}, release.App, true, ""},
+		{
+			"another runtime", true, file.App(), &record.State{Active: &other}, file.App(), false,
+			"web1: look for containers of docker: shop has those of the runtime mine here: say --runtime mine, or name the app file with -f",
+		},
+		{"a whole app", false, testApp(), &record.State{Active: &release}, testApp(), false, ""},
+		{
+			"a whole app with another runtime", false, described, &record.State{Switching: &release}, described, false,
+			"web1: look for containers of podman: shop has those of the runtime docker here: keep it, or give the app another name",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := d.newRun("status", Request{File: file, Hosts: []inventory.Host{{Name: "web1"}}})
 			h := &r.hosts[0].host
-			h.app = file.App()
+			h.app, h.named = tt.app, tt.named
 			err := d.recall(h, tt.state)
-			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			if (err == nil) != (tt.err == "") || err != nil && (err.Error() != tt.err || !errors.Is(err, plugins.Unsupported)) {
 				t.Errorf("error %v, want %q", err, tt.err)
 			}
 			if diff := cmp.Diff(tt.want, h.app); diff != "" {

@@ -153,9 +153,10 @@ func (d *Deployer) observe(ctx context.Context, h *host) HostView {
 	return v
 }
 
-// recall takes over, for an app that is only named, how the host remembers it.
+// recall compares the app with how the host remembers it. One that is only
+// named becomes what the host remembers.
 func (d *Deployer) recall(h *host, s *record.State) (err error) {
-	if !h.named || s == nil {
+	if s == nil {
 		return nil
 	}
 	last := cmp.Or(s.Active, s.Switching)
@@ -163,8 +164,16 @@ func (d *Deployer) recall(h *host, s *record.State) (err error) {
 		return nil
 	}
 	if last.App.Runtime != h.app.Runtime {
-		return &plugins.Error{Op: "recall " + h.app.Name, Host: h.inv.Name, Kind: plugins.Unsupported, Err: fmt.Errorf(
-			"its containers are those of the runtime %s, and only an app file can describe that", last.App.Runtime)}
+		// Neither runtime knows the other's containers: blue would stay for ever.
+		hint := "keep it, or give the app another name"
+		if h.named {
+			hint = "say --runtime " + last.App.Runtime + ", or name the app file with -f"
+		}
+		return &plugins.Error{Op: "look for containers of " + h.app.Runtime, Host: h.inv.Name, Kind: plugins.Unsupported, Err: fmt.Errorf(
+			"%s has those of the runtime %s here: %s", h.app.Name, last.App.Runtime, hint)}
+	}
+	if !h.named {
+		return nil
 	}
 	h.app = last.App
 	if h.app.Proxy != nil && h.app.Proxy.Hosts == "" {

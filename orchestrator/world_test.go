@@ -44,6 +44,7 @@ type fakeHost struct {
 	answers  int                      // status of the public listener
 	sick     func(id string) bool     // green fails its tests
 	ran      []string                 // lines of install
+	warns    []string                 // what its runtime warns of
 	wrong    []string                 // what did not hold
 	told     map[string][]proxy.Share // what its proxy did with each member, in order
 	watching bool                     // a release has served: from then on one always does

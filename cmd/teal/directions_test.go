@@ -30,6 +30,7 @@ var directions = []struct {
 	{"orchestrator/record", []string{"orchestrator/spec", "orchestrator/proxy", "plugins"}},
 	{"orchestrator", []string{"inventory", "plugins"}},
 	{"plugins/docker", []string{"plugins", "plugins/internal/engine"}},
+	{"plugins/podman", []string{"plugins", "plugins/internal/engine"}},
 	{"plugins/internal/wire", []string{"plugins", "plugins/internal/duplex"}},
 	{"plugins/internal", []string{"plugins"}},
 	{"plugins/sdk", []string{"plugins", "plugins/internal/wire"}},

@@ -78,7 +78,7 @@ func Wait(ctx context.Context, s Subject, test spec.Test, report func(string)) e
 			return context.Cause(ctx)
 		case err != nil && err.final:
 			return p.finish(err)
-		case within.Err() != nil:
+		case err != nil && within.Err() != nil: // what it says is that it was cut short
 			k.last = cmp.Or(k.last, err)
 			return p.late(k)
 		}

@@ -127,6 +127,15 @@ func TestWait(t *testing.T) {
 			want: "test: passed 2 of 2 times in a row, to stay so for 3s; before that exec bin/up: cold (13 attempts in 10s)", took: 10 * time.Second,
 		},
 		{
+			name: "gives up when the first round ends well after the deadline",
+			app: app{container: func(time.Duration) (plugins.Container, error) {
+				time.Sleep(12 * time.Second)
+				return running(7), nil
+			}},
+			test: with(func(s *spec.Test) { s.Within = 10 * time.Second }),
+			want: "test: passed 1 of 2 times in a row, to stay so for 3s (1 attempt in 12s)", took: 12 * time.Second,
+		},
+		{
 			name: "fails at once when the container has exited",
 			app: app{container: func(after time.Duration) (plugins.Container, error) {
 				if after >= 2*time.Second {

@@ -11,7 +11,7 @@ import (
 type App struct {
 	Name      string            `json:"app"`
 	Hosts     string            `json:"hosts"`   // a pattern for inventory
-	Runtime   string            `json:"runtime"` // docker, or the name of a plugin
+	Runtime   string            `json:"runtime"` // one of Builtins, or the name of a plugin
 	Image     Image             `json:"image"`
 	Code      *Code             `json:"code,omitempty"`
 	Container Container         `json:"container"`
@@ -171,11 +171,12 @@ type Hooks struct {
 	OnFailure    []string `json:"on_failure,omitempty"`
 }
 
-// A Plugin is a third-party runtime.
+// A Plugin is what an app file says of a third-party runtime.
 type Plugin struct {
-	Path     string         `json:"path"`
-	SHA256   string         `json:"sha256"`
-	Settings map[string]any `json:"settings,omitempty"`
+	Path     string         `json:"path,omitempty"`     // a relative one begins at File.Dir; empty: in the folders of plugins
+	SHA256   string         `json:"sha256,omitempty"`   // of the program, in hexadecimal; there when Path is
+	Protocol string         `json:"protocol,omitempty"` // grpc or exec; empty: by the name of the program
+	Settings map[string]any `json:"settings,omitempty"` // the plugin's own
 }
 
 // A Secret says where a secret value comes from: exactly one of the fields.

@@ -204,24 +204,20 @@ func (c *checker) run() {
 	c.required("app", "give the app a name, as shop")
 	c.text("app", app.Name, matching(appExpr, "a name for an app", "up to 40 of a-z, 0-9 and '-', not beginning with '-'"))
 	c.text("hosts", app.Hosts, printable)
-	c.text("runtime", app.Runtime, c.runtime)
+	c.text("runtime", app.Runtime, runtimeName)
 	if n := app.Keep.Releases; c.known("keep.releases") && (n < 1 || n > 100) {
 		c.fail("keep.releases", "the release that serves counts as one", "must be between 1 and 100, and is %d", n)
 	}
 }
 
-func (c *checker) runtime(s string) error {
-	if _, ok := c.app.Plugins[s]; ok || s == "docker" {
-		return nil
-	}
-	if s == "podman" {
-		return &tomlfile.Fault{Message: `"podman" does not work yet`, Hint: "use docker, or describe a plugin in [plugins.podman]"}
-	}
-	hint := tomlfile.DidYouMean(s, append([]string{"docker"}, c.doc.Keys("plugins")...))
-	if hint == "" {
-		hint = "use docker, or describe the plugin: [plugins." + s + "]"
-	}
-	return &tomlfile.Fault{Message: fmt.Sprintf("there is no runtime %q", s), Hint: hint}
+// Builtins returns the names of the runtimes that come with teal. Any other
+// one is a plugin, of which the file need say no more than the name.
+func Builtins() []string { return []string{"docker", "podman"} }
+
+// runtimeName is the rule for a runtime. Whether there is a plugin of that
+// name is for its loader to find out.
+func runtimeName(s string) error {
+	return matching(runtimeExpr, "a name for a runtime", "a-z, 0-9, '-' and '_', not beginning with '-' or '_'")(s)
 }
 
 func (c *checker) install() {
@@ -256,17 +252,21 @@ func (c *checker) plugins() {
 		key := tomlfile.Join("plugins", name)
 		p := c.app.Plugins[name]
 		switch {
-		case !runtimeExpr.MatchString(name):
-			c.failName(key, "a-z, 0-9, '-' and '_', not beginning with '-' or '_'", "%q is not a name for a runtime", name)
-		case name == "docker":
-			c.failName(key, "give the plugin another name", "docker is built in")
+		case slices.Contains(Builtins(), name):
+			c.failName(key, "give the plugin another name", "%s is built in", name)
+		default:
+			if err := runtimeName(name); err != nil {
+				c.failName(key, tomlfile.Hint(err), "%s", err)
+			}
 		}
 		if !c.known(key) {
 			continue
 		}
-		c.required(key+".path", "say where the plugin is, as an absolute path")
-		c.text(key+".path", p.Path, absolute)
-		c.required(key+".sha256", "sha256sum prints it")
+		c.text(key+".path", p.Path, printable)
+		if c.doc.Has(key + ".path") { // a program from anywhere is run only when it is the one that was meant
+			c.required(key+".sha256", "sha256sum prints it")
+		}
 		c.text(key+".sha256", p.SHA256, matching(sumExpr, "a SHA-256 sum", "64 of 0-9 and a-f, as sha256sum prints them"))
+		c.text(key+".protocol", p.Protocol, oneOf([]string{"grpc", "exec"}))
 	}
 }

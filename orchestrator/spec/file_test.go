@@ -94,6 +94,7 @@ drain.max = "20s"
 [plugins.wasmtime]
 path = "/usr/local/lib/teal/teal-runtime-wasmtime"
 sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+protocol = "grpc"
 settings = { opt_level = 2, deep = { flags = ["a", { b = 1.5 }] } }
 `
 
@@ -148,7 +149,7 @@ func wantShop() App {
 		Hooks:   Hooks{BeforeDeploy: []string{"./notify.sh 42"}},
 		Plugins: map[string]Plugin{"wasmtime": {
 			Path:   "/usr/local/lib/teal/teal-runtime-wasmtime",
-			SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+			SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Protocol: "grpc",
 			Settings: map[string]any{
 				"opt_level": int64(2), "deep": map[string]any{"flags": []any{"a", map[string]any{"b": 1.5}}},
 			},

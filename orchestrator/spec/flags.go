@@ -53,10 +53,12 @@ func FromFlags(flags AdHoc, opts Options) (*File, error) {
 	return f, nil
 }
 
-// Named makes a File of which only the app's name is known. It is enough for
-// commands that go by what the hosts remember of the app.
-func Named(app string) (*File, error) {
-	f := &File{doc: tomlfile.Values(map[string]any{"app": app}, flagOf), named: true}
+// Named makes a File of which only the app's name is known, and its runtime
+// when that is not "". It is enough for commands that go by what the hosts
+// remember of the app.
+func Named(app, runtime string) (*File, error) {
+	tree, _ := AdHoc{App: app, Runtime: runtime}.tree() // which complains of --env alone
+	f := &File{doc: tomlfile.Values(tree, flagOf), named: true}
 	if _, problems := f.read(f.doc, nil); len(problems) > 0 {
 		return nil, problems.Err()
 	}

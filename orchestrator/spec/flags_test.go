@@ -141,7 +141,7 @@ func TestProblemsOfFlagsNameTheFlag(t *testing.T) {
 }
 
 func TestNamedIsAnAppOfWhichOnlyTheNameIsKnown(t *testing.T) {
-	f, err := Named("shop")
+	f, err := Named("shop", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,8 +153,13 @@ func TestNamedIsAnAppOfWhichOnlyTheNameIsKnown(t *testing.T) {
 	if !f.NameOnly() {
 		t.Error("it is not known that only the name is known")
 	}
-	if _, err := Named("../shop"); err == nil {
-		t.Error("a name that is none was taken")
+	if f, err := Named("shop", "podman"); err != nil || f.App().Runtime != "podman" {
+		t.Errorf("its runtime is not known: %v", err)
+	}
+	for _, names := range [][2]string{{"../shop", ""}, {"shop", "../podman"}} {
+		if _, err := Named(names[0], names[1]); err == nil {
+			t.Errorf("%q were taken", names)
+		}
 	}
 	if f, err := FromFlags(AdHoc{App: "shop", Image: "shop"}, Options{}); err != nil || f.NameOnly() {
 		t.Errorf("flags with an image make an app: %v", err)

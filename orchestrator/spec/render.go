@@ -182,6 +182,7 @@ func (r *renderer) plugins(plugins map[string]Plugin) {
 		p := plugins[name]
 		r.put("path", p.Path)
 		r.put("sha256", p.SHA256)
+		r.put("protocol", p.Protocol)
 		r.put("settings", p.Settings)
 	}
 }

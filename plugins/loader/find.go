@@ -69,6 +69,9 @@ func (f Found) Spec() Spec {
 // content is not what the app file or the project's lock file says.
 func Find(name string, opts FindOptions) (Found, error) {
 	f, err := find(name, opts)
+	if err == nil && opts.SHA256 != "" && !strings.EqualFold(opts.SHA256, f.SHA256) {
+		err = refusal(plugins.Denied, "%s has the SHA-256 sum %s, the app file wants %s", f.Path, f.SHA256, opts.SHA256)
+	}
 	if err != nil {
 		return Found{}, &plugins.Error{Op: "find plugin " + name, Kind: plugins.KindOf(err), Err: err}
 	}
@@ -172,9 +175,6 @@ func inspect(name, path string, origin Origin, opts FindOptions) (Found, error) 
 	}
 	if f.SHA256, err = sum(path); err != nil {
 		return Found{}, refusal(plugins.Denied, "%w", err)
-	}
-	if opts.SHA256 != "" && origin == FromFile && !strings.EqualFold(opts.SHA256, f.SHA256) {
-		return Found{}, refusal(plugins.Denied, "%s has the SHA-256 sum %s, the app file wants %s", path, f.SHA256, opts.SHA256)
 	}
 	if opts.Project != "" {
 		if err := locked(opts.Project, f); err != nil {

@@ -22,7 +22,6 @@ import (
 	"github.com/teal-deploy/teal/orchestrator/proxy/nginx"
 	"github.com/teal-deploy/teal/orchestrator/remote"
 	"github.com/teal-deploy/teal/orchestrator/spec"
-	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/loader"
 )
 
@@ -43,6 +42,7 @@ type options struct {
 	askBecome bool
 	verbose   bool
 	adHoc     spec.AdHoc
+	app       *spec.File // what complete has read
 	prompt    prompt
 }
 
@@ -70,6 +70,7 @@ func (o *options) bindName(cmd *cobra.Command) {
 	o.byName = true
 	under(cmd, headingAdHoc, func(f *pflag.FlagSet) {
 		f.StringVar(&o.adHoc.App, "app", "", "the app's `name`: the hosts remember the rest")
+		f.StringVar(&o.adHoc.Runtime, "runtime", "", runtimeUsage)
 	})
 }
 
@@ -91,6 +92,7 @@ func (o *options) bindApp(cmd *cobra.Command) {
 	a := &o.adHoc
 	under(cmd, headingAdHoc, func(f *pflag.FlagSet) {
 		f.StringVar(&a.App, "app", "", "the app's `name`; a command behind -- takes the place of the image's own")
+		f.StringVar(&a.Runtime, "runtime", "", runtimeUsage)
 		f.StringVar(&a.Image, "image", "", "the image, such as `registry/shop:42`")
 		f.StringVar(&a.Pull, "pull", "", "`when` to pull it: always, missing or never (default \"always\")")
 		f.IntVar(&a.Port, "port", 0, "the `port` inside the container")
@@ -112,7 +114,7 @@ func (o *options) bindApp(cmd *cobra.Command) {
 // say. Every mistake in them is found before anything is connected to.
 func (o *options) complete(req *orchestrator.Request) error {
 	file, fileErr := o.spec()
-	req.File = file
+	req.File, o.app = file, file
 	inv, invErr := o.loadInventory()
 	if invErr == nil {
 		invErr = o.pick(inv, req)
@@ -134,7 +136,7 @@ func (o *options) spec() (*spec.File, error) {
 				return nil, fmt.Errorf("--%s needs an app file: with --app the hosts remember what the app is", flag)
 			}
 		}
-		return spec.Named(o.adHoc.App)
+		return spec.Named(o.adHoc.App, o.adHoc.Runtime)
 	case o.given("app"):
 		switch { // 0 would be taken for a flag that was not given
 		case o.given("port") && o.adHoc.Port == 0:
@@ -273,6 +275,8 @@ func (o *options) loadInventory() (*inventory.Inventory, error) {
 // A session is the wired engine and what must be closed behind it.
 type session struct {
 	*orchestrator.Deployer
+	file    *spec.File
+	log     *slog.Logger // nil: nothing below is told
 	dialer  *remote.Dialer
 	runtime *loader.Plugin
 }
@@ -284,9 +288,9 @@ func (s *session) Close() {
 	_ = s.dialer.Close()
 }
 
-// session wires the engine. A new proxy is a line here; so is a runtime.
+// session wires the engine. A new proxy is a line here.
 func (o *options) session() *session {
-	s := &session{dialer: o.dialer()}
+	s := &session{file: o.app, log: o.logger(), dialer: o.dialer()}
 	s.Deployer = &orchestrator.Deployer{
 		Dial: func(ctx context.Context, h inventory.Host) (orchestrator.Connection, error) {
 			c, err := s.dialer.Dial(ctx, h)
@@ -312,36 +316,16 @@ func (o *options) session() *session {
 	return s
 }
 
-// startRuntime starts the app's runtime as a plugin, once a session.
-func (s *session) startRuntime(ctx context.Context, app spec.App) (plugins.Runtime, error) {
-	if s.runtime != nil {
-		return s.runtime.Runtime(), nil
+// logger writes what happens below to standard error, when that is wanted.
+func (o *options) logger() *slog.Logger {
+	if !o.verbose {
+		return nil
 	}
-	launch := loader.Spec{Name: app.Runtime}
-	if p, ok := app.Plugins[app.Runtime]; ok {
-		launch.Cmd, launch.SHA256 = []string{p.Path}, p.SHA256
-	} else {
-		builtin, err := loader.Builtin(app.Runtime)
-		if err != nil {
-			return nil, &orchestrator.UsageError{Err: err}
-		}
-		launch = builtin
-	}
-	plugin, err := loader.Start(ctx, launch)
-	if errors.Is(err, plugins.NotFound) || errors.Is(err, plugins.Denied) { // not what [plugins] says
-		return nil, &orchestrator.UsageError{Err: err}
-	} else if err != nil {
-		return nil, err
-	}
-	s.runtime = plugin
-	return plugin.Runtime(), nil
+	return slog.New(slog.NewTextHandler(o.streams.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 func (o *options) dialer() *remote.Dialer {
-	d := &remote.Dialer{}
-	if o.verbose {
-		d.Log = slog.New(slog.NewTextHandler(o.streams.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	}
+	d := &remote.Dialer{Log: o.logger()}
 	if o.yes {
 		return d
 	}

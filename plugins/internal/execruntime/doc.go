@@ -25,7 +25,7 @@
 // Calls, what comes with the request, and the result:
 //
 //	describe        -                     {"calls":["restart","restart-policy","logs","local-commands"], "settings":true}
-//	probe           -                     {"name":"mine", "version":"1"}
+//	probe           -                     {"name":"mine", "version":"1", "warnings":["…"]}
 //	pull            image policy auth     {"reference":"…", "digest":"sha256:…"}
 //	create          spec                  a container
 //	exec            id command            {"code":0}

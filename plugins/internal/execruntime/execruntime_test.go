@@ -69,9 +69,9 @@ func TestRequestsAndResults(t *testing.T) {
 		want                  any
 	}{
 		{
-			"probe", `{"version":1,"call":"probe","host":"web1","settings":{"level":2}}`, `{"result":{"name":"mine","version":"7"}}`,
+			"probe", `{"version":1,"call":"probe","host":"web1","settings":{"level":2}}`, `{"result":{"name":"mine","version":"7","warnings":["it is slow"]}}`,
 			func(rt plugins.Runtime) (any, error) { return rt.Probe(ctx, h) },
-			plugins.Info{Name: "mine", Version: "7"},
+			plugins.Info{Name: "mine", Version: "7", Warnings: []string{"it is slow"}},
 		},
 		{
 			"pull", `{"version":1,"call":"pull","host":"web1","settings":{"level":2},"image":"shop:1","policy":"always","auth":{"username":"ci","password":"p"}}`,

@@ -67,11 +67,12 @@ var _ wire.Every = (*runtime)(nil)
 
 func (r *runtime) Probe(ctx context.Context, h plugins.Host) (plugins.Info, error) {
 	var info struct {
-		Name    string `json:"name"`
-		Version string `json:"version"`
+		Name     string   `json:"name"`
+		Version  string   `json:"version"`
+		Warnings []string `json:"warnings"`
 	}
 	err := r.call(ctx, h, "probe", request{Call: "probe"}, streams{}, &info)
-	return plugins.Info{Name: info.Name, Version: info.Version}, err
+	return plugins.Info{Name: info.Name, Version: info.Version, Warnings: info.Warnings}, err
 }
 
 func (r *runtime) Pull(ctx context.Context, h plugins.Host, req plugins.PullRequest) (plugins.Image, error) {

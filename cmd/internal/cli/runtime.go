@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/teal-deploy/teal/inventory/tomlfile"
+	"github.com/teal-deploy/teal/orchestrator"
+	"github.com/teal-deploy/teal/orchestrator/spec"
+	"github.com/teal-deploy/teal/plugins"
+	"github.com/teal-deploy/teal/plugins/loader"
+)
+
+const runtimeUsage = "what makes the containers: docker, podman or the `name` of a plugin (default \"docker\")"
+
+// startRuntime starts the app's runtime as a plugin, once a session. What is
+// wrong with what the app file says of it is shown there.
+func (s *session) startRuntime(ctx context.Context, app spec.App) (plugins.Runtime, error) {
+	if s.runtime != nil {
+		return s.runtime.Runtime(), nil
+	}
+	launch, err := s.launch(app)
+	if err != nil {
+		return nil, err
+	}
+	launch.Log = s.log
+	plugin, err := loader.Start(ctx, launch)
+	wrong := settingErrors(err)
+	switch {
+	case len(wrong) > 0:
+		return nil, &orchestrator.UsageError{Err: s.settingProblems(app.Runtime, wrong)}
+	case errors.Is(err, plugins.NotFound), errors.Is(err, plugins.Denied): // changed since it was found
+		return nil, &orchestrator.UsageError{Err: err}
+	case err != nil:
+		return nil, err
+	}
+	s.runtime = plugin
+	return plugin.Runtime(), nil
+}
+
+// launch says how the app's runtime is started: from this program, or from the
+// plugin of that name.
+func (s *session) launch(app spec.App) (loader.Spec, error) {
+	if slices.Contains(spec.Builtins(), app.Runtime) {
+		return loader.Builtin(app.Runtime)
+	}
+	about := app.Plugins[app.Runtime]
+	where := loader.FindOptions{Path: about.Path, SHA256: about.SHA256, Protocol: loader.Protocol(about.Protocol)}
+	if s.file.Path() != "" {
+		where.Project = s.file.Dir()
+	}
+	found, err := loader.Find(app.Runtime, where)
+	if err != nil {
+		return loader.Spec{}, &orchestrator.UsageError{Err: s.findProblem(app, err)}
+	}
+	launch := found.Spec()
+	launch.Settings = about.Settings
+	return launch, nil
+}
+
+// findProblem shows why a plugin is not to be had where the app file names it.
+func (s *session) findProblem(app spec.App, err error) error {
+	why := err
+	if e, ok := errors.AsType[*plugins.Error](err); ok && e.Err != nil {
+		why = e.Err // without the name, which is shown
+	}
+	if app.Plugins[app.Runtime].Path != "" {
+		return s.file.Problem(tomlfile.Join("plugins", app.Runtime)+".path", why.Error(), "")
+	}
+	if !errors.Is(err, plugins.NotFound) {
+		return s.file.Problem("runtime", why.Error(), "")
+	}
+	known := spec.Builtins()
+	for name := range app.Plugins {
+		known = append(known, name)
+	}
+	slices.Sort(known)
+	hint := tomlfile.DidYouMean(app.Runtime, known)
+	if hint == "" {
+		hint = "put the plugin there, or say where it is: [plugins." + app.Runtime + "]"
+	}
+	return s.file.Problem("runtime", fmt.Sprintf("%q is not built in, and %s", app.Runtime, why), hint)
+}
+
+// settingProblems shows what a plugin has against its settings.
+func (s *session) settingProblems(runtime string, wrong []*plugins.SettingError) error {
+	var problems tomlfile.Problems
+	for _, w := range wrong {
+		key := tomlfile.Join("plugins", runtime) + ".settings"
+		for _, name := range w.Path {
+			key = tomlfile.Join(key, name)
+		}
+		why := "wrong"
+		if w.Err != nil {
+			why = w.Err.Error()
+		}
+		if found, ok := errors.AsType[tomlfile.Problems](s.file.Problem(key, why, "")); ok {
+			problems = append(problems, found...)
+		}
+	}
+	return problems.Err()
+}
+
+// settingErrors returns all errors about settings that err consists of.
+func settingErrors(err error) []*plugins.SettingError {
+	if one, ok := err.(*plugins.SettingError); ok { //nolint:errorlint // the tree is walked here
+		return []*plugins.SettingError{one}
+	}
+	var found []*plugins.SettingError
+	switch e := err.(type) { //nolint:errorlint // the tree is walked here
+	case interface{ Unwrap() error }:
+		found = settingErrors(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, below := range e.Unwrap() {
+			found = append(found, settingErrors(below)...)
+		}
+	}
+	return found
+}
