@@ -64,6 +64,7 @@ func is(step, status string) func(event) bool {
 }
 
 func TestTroubleOfOneLoadBalancer(t *testing.T) {
+	t.Parallel()
 	troubles := []trouble{
 		{name: "cut off before the run", harm: cut, heal: heal, code: both(5), say: "load balancer lb2: "},
 		{name: "cut off in the preparation", at: is("create", "started"), harm: cut, heal: heal, code: both(5), say: "load balancer lb2: "},
