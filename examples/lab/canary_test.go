@@ -122,7 +122,6 @@ func (f *fleet) canaryGetsItsShares(s *stress) {
 		}
 	})
 	f.must(e)
-	s.switched(e)
 	for percent, most := range map[int]float64{5: 1, 25: 4} {
 		answers := s.rec.Answers(windows[percent].from, windows[percent].to)
 		all := answers["0"] + answers["1"]
