@@ -260,7 +260,11 @@ func (f *fleet) agrees(version string) {
 			}
 		}
 	}
-	status := f.must(f.run(nil, "status"))
+	var status ended
+	f.eventually(20*time.Second, "the locks are free", func() bool { // of one that was cut off, too
+		status = f.must(f.run(nil, "status"))
+		return !strings.Contains(status.stdout, `"lock"`)
+	})
 	members := 0
 	for line := range strings.Lines(status.stdout) {
 		var row struct {
