@@ -159,8 +159,12 @@ func (p *proxyAt) renew(ctx context.Context, connect func(context.Context, *host
 }
 
 // reach makes sure that there is a connection to a load balancer, within a
-// time in which one that is there would have answered.
+// time in which one that is there would have answered. That to a server is made
+// elsewhere.
 func (f *front) reach(ctx context.Context, p *proxyAt) (Connection, error) {
+	if !f.shared {
+		return p.conn, nil
+	}
 	ctx, cancel := p.patience(ctx)
 	defer cancel()
 	return p.renew(ctx, f.run.connected)
@@ -219,12 +223,9 @@ func (f *front) sight(ctx context.Context, member string) (Sight, error) {
 	sights := make([]Sight, len(f.proxies))
 	errs := each(indices(f.proxies), func(i int) error {
 		p := f.proxies[i]
-		conn := p.conn
-		if f.shared {
-			var err error
-			if conn, err = f.reach(ctx, p); err != nil {
-				return &balancerError{p.inv.Name, false, err}
-			}
+		conn, err := f.reach(ctx, p)
+		if err != nil {
+			return &balancerError{p.inv.Name, false, err}
 		}
 		o, err := p.proxy.Observe(ctx, conn, p.layout)
 		sights[i] = sightOf(o, member)

@@ -65,10 +65,16 @@ func (r *run) neverRouted(ctx context.Context, h *hostRun) error {
 		return nil
 	}
 	s, err := h.front.sight(ctx, h.inv.Name)
-	if slot := h.plan.To.Slot; err == nil && (s.Disk.Of(slot) > 0 || s.Live.Of(slot) > 0) {
-		err = fmt.Errorf("green is left behind: the proxy routes to %s", slot)
+	slot := h.plan.To.Slot
+	switch {
+	case err != nil:
+		return fmt.Errorf("green is left behind: %w", err)
+	case s.Live == silent:
+		return fmt.Errorf("green is left behind, the next deployment removes it: %s", s.Problem)
+	case s.Disk.Of(slot) > 0 || s.Live.Of(slot) > 0:
+		return fmt.Errorf("green is left behind: the proxy routes to %s", slot)
 	}
-	return err
+	return nil
 }
 
 func (r *run) removeRelease(ctx context.Context, h *hostRun) error {
