@@ -89,7 +89,7 @@ func (r *run) observeBalancers(ctx context.Context) ([]BalancerView, error) {
 		h := r.balancers[i]
 		views[i], err = r.d.observeBalancer(ctx, h)
 		if err != nil {
-			return &balancerError{h.inv.Name, false, err}
+			return &balancerError{h.inv.Name, errors.Is(err, plugins.Lost), err}
 		}
 		return nil
 	})

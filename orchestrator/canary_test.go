@@ -68,7 +68,10 @@ func TestCanaryThatTurnsBadGetsNothing(t *testing.T) {
 			"falls ill", "", func(w *world) {
 				h := w.hosts[1]
 				p := h.proxies()[0]
-				h.sick = func(string) bool { return len(p.shares(h.name)) > 1 }
+				h.sick = func(string) bool {
+					share, _ := p.share("live", h.name)
+					return share > 0 && share < 100
+				}
 			}, OutcomeReturned, []string{"pending 1", "failed 1"},
 		},
 		{"a check says no", "check = [\"test $TEAL_SHARE -lt 25\"]\n", func(*world) {}, OutcomeReturned, []string{"pending 1", "pending 1"}},

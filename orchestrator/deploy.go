@@ -231,7 +231,7 @@ func (r *run) preflight(ctx context.Context) error {
 		errs = each(indices(r.balancers), func(i int) (err error) {
 			p, b := r.shared.proxies[i], &r.plan.Balancers[i]
 			if b.view.Warnings, err = p.proxy.Check(ctx, p.conn, p.layout); err != nil {
-				return &balancerError{p.inv.Name, false, err}
+				return &balancerError{p.inv.Name, errors.Is(err, plugins.Lost), err}
 			}
 			for _, w := range b.view.Warnings {
 				r.balancerSays(p, StatusWarning, w, nil)
