@@ -52,7 +52,7 @@ func troubles(kind string) []trouble {
 		{name: "cut off behind the switch", at: is("switch", "done"), harm: cut, heal: heal, code: 5, say: "could not be verified", green: true},
 		{name: "frozen in the switch", at: is("switch", "started"), harm: freeze, heal: thaw, code: 4, say: "green is left behind, the next deployment removes it", left: true},
 		{name: "disk full in the switch", at: is("test", "started"), harm: fill, heal: free, code: 4, say: disagreed},
-		{name: "proxy killed in the switch", at: is("switch", "started"), harm: kill, heal: restart, code: 4, say: disagreed},
+		{name: "proxy killed in the switch", at: is("switch", "started"), harm: kill, heal: restart, code: 4, say: disagreed, left: true},
 	}
 	if kind == lab.HAProxy { // it comes back by itself
 		all = slices.DeleteFunc(all, func(tr trouble) bool { return tr.name == "proxy killed in the switch" })

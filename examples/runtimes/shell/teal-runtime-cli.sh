@@ -128,6 +128,11 @@ remove)
 	;;
 restart-policy)
 	ask run '["update", "--restart", .restart, .id]'
+	case $answer in *"deleted process"*) # docker is a moment behind a restart
+		sleep 1
+		ask run '["update", "--restart", .restart, .id]'
+		;;
+	esac
 	must
 	echo '{"result":{}}'
 	;;
