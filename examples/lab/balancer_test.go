@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,7 +96,14 @@ func (f *fleet) flip(s *stress, times int, from, to string) (slowest float64) {
 	return slowest
 }
 
+// TestBalancersLoseNothing does ten deployments and fifty rollbacks with every
+// kind of proxy when TEAL_LONG is set, and some of them otherwise: that is
+// minutes on a small machine.
 func TestBalancersLoseNothing(t *testing.T) {
+	deployments, rollbacks := 3, 10
+	if os.Getenv("TEAL_LONG") != "" {
+		deployments, rollbacks = 10, 50
+	}
 	eachProxy(t, func(t *testing.T, proxy string) {
 		clients := load.Mix()
 		clients[load.HTTP2] = 4
@@ -104,7 +112,7 @@ func TestBalancersLoseNothing(t *testing.T) {
 		f.addTLS(lab.TLSSite{})
 		s := f.stress(clients, 20*time.Minute, overTLS(t, f.Lab), unhurried)
 		var deployment float64
-		for n := range 10 {
+		for n := range deployments {
 			e := f.deploy(strconv.Itoa(n + 1))
 			s.switched(e)
 			deployment = max(deployment, f.serving(e, strconv.Itoa(n+1)))
@@ -114,17 +122,18 @@ func TestBalancersLoseNothing(t *testing.T) {
 				t.Errorf("containers on %s are %v, want those of the last release alone", h, got)
 			}
 		}
-		f.keep(s, "11", "12")
-		rollback := f.flip(s, 50, "12", "11")
-		storm := f.storm(s, 40, "12", "11")
+		blue, green := strconv.Itoa(deployments+1), strconv.Itoa(deployments+2)
+		f.keep(s, blue, green)
+		rollback := f.flip(s, rollbacks, green, blue)
+		storm := f.storm(s, 40, green, blue)
 		report := s.end(t)
 		for _, lb := range f.Balancers() {
-			if n := len(releasesOf(report, lb)); n != 13 {
-				t.Errorf("%d releases answered through %s, want 13", n, lb)
+			if n, want := len(releasesOf(report, lb)), deployments+3; n != want {
+				t.Errorf("%d releases answered through %s, want %d", n, lb, want)
 			}
 		}
-		t.Logf("%s: %d requests, %d failed, %d on the wrong side; the slowest switch of 10 deployments took %.1f ms, of 50 rollbacks %.1f ms, of 40 in a storm %.1f ms",
-			proxy, report.Requests, report.Failed, report.Wrong(), deployment, rollback, storm)
+		t.Logf("%s: %d requests, %d failed, %d on the wrong side; the slowest switch of %d deployments took %.1f ms, of %d rollbacks %.1f ms, of 40 in a storm %.1f ms",
+			proxy, report.Requests, report.Failed, report.Wrong(), deployments, deployment, rollbacks, rollback, storm)
 	})
 }
 
