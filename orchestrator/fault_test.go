@@ -154,7 +154,8 @@ func (w *world) fits(res Result, before, after string) {
 		ok = n[RolledBack] == all
 	case OutcomeUnreachable:
 		_, balancer := errors.AsType[*balancerError](res.Err)
-		ok = (troubled > 0 || balancer) && (green == 0 || green == all) && n[Unknown] == 0
+		unverified := len(w.lbs) > 0 && green == all // one was lost behind its switch
+		ok = (troubled > 0 || balancer || unverified) && (green == 0 || green == all) && n[Unknown] == 0
 	case OutcomeAborted:
 		ok = n[Unknown] == 0 && (green == 0 || green == all)
 	case OutcomeMixed:
