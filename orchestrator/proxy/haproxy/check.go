@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/ports"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -31,7 +32,7 @@ func (s survey) refuse(h plugins.Host, l proxy.Layout) error {
 			return fail(plugins.Unsupported, fmt.Errorf("%s:%d: several processes have a map each: use nbthread", d[0].file, d[0].line))
 		}
 	}
-	if err := errors.Join(s.taken(l), s.bound(l), s.occupied(l)); err != nil {
+	if err := errors.Join(s.taken(l), s.bound(l), s.ports.Occupied("haproxy", l)); err != nil {
 		return fail(plugins.Conflict, err)
 	}
 	return nil
@@ -67,7 +68,7 @@ func (s survey) taken(l proxy.Layout) error {
 // bound reports a section of somebody else's that listens where the app shall.
 // haproxy would share the connections out between both without a word.
 func (s survey) bound(l proxy.Layout) error {
-	wanted := binds(l)
+	wanted := ports.Binds(l)
 	for _, p := range s.parts {
 		if own(p, l) || !p.isProxy() {
 			continue
@@ -79,7 +80,7 @@ func (s survey) bound(l proxy.Layout) error {
 			for a := range strings.SplitSeq(d.words[1], ",") {
 				addr, ok := bindAddr(a)
 				if i := slices.IndexFunc(wanted, func(w netip.AddrPort) bool {
-					return ok && w.Port() == addr.Port() && (overlap(addr.Addr(), w.Addr()) || overlap(w.Addr(), addr.Addr()))
+					return ok && w.Port() == addr.Port() && (ports.Overlap(addr.Addr(), w.Addr()) || ports.Overlap(w.Addr(), addr.Addr()))
 				}); i >= 0 {
 					return fmt.Errorf("%s:%d listens on %s already, where the app shall: choose another port, or for a site refer to the backend %s there and leave the site out", d.file, d.line, a, l.Upstream)
 				}
@@ -138,7 +139,7 @@ func (s survey) warn(l proxy.Layout, ready bool) []string {
 		ws = append(ws, fmt.Sprintf("no frontend refers to the backend %s: add the line `default_backend %s` to one", l.Upstream, l.Upstream))
 	}
 	for _, port := range s.ephemeralPorts(l) {
-		ws = append(ws, fmt.Sprintf("port %d lies in the range of outgoing connections (%s), one of which may hold it: choose another, or reserve it in net.ipv4.ip_local_reserved_ports", port, s.ephemeral))
+		ws = append(ws, fmt.Sprintf("port %d lies in the range of outgoing connections (%s), one of which may hold it: choose another, or reserve it in net.ipv4.ip_local_reserved_ports", port, strings.Join(strings.Fields(s.ports.Ephemeral), " to ")))
 	}
 	return ws
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/ports"
 )
 
 func TestWords(t *testing.T) {
@@ -52,7 +53,7 @@ func TestReplaceChangesTheBlockAlone(t *testing.T) {
 
 // site returns a survey of the files, each a name and a text.
 func site(args []string, files ...string) survey {
-	s := survey{process: process{args: args}, good: true, version: "2.6.12", ephemeral: "32768 to 60999"}
+	s := survey{process: process{args: args}, good: true, version: "2.6.12", ports: ports.Taken{Ephemeral: "32768\t60999"}}
 	s.workers = true
 	for i := 0; i < len(files); i += 2 {
 		s.files = append(s.files, confFile{path: files[i], text: []byte(files[i+1])})
@@ -140,7 +141,7 @@ func TestWarnings(t *testing.T) {
 	if got := s.warn(l, true); len(got) != 1 || !strings.Contains(got[0], "port 40000 lies in the range") {
 		t.Errorf("%q", got)
 	}
-	s.reserved = "1-3,39999-40001"
+	s.ports.Reserved = "1-3,39999-40001"
 	if got := s.warn(l, true); len(got) != 0 {
 		t.Errorf("%q", got)
 	}
@@ -166,13 +167,13 @@ func TestRefusals(t *testing.T) {
 		}, "shop2"},
 		"processes": {func(s *survey) { s.parts = parse([]confFile{{path: "/a", text: []byte("global\nnbproc 4\n")}}) }, "/a:2: several processes"},
 		"ephemeral": {func(s *survey) {
-			s.ports = parseSockets("0: 0100007F:1B59 0100007F:0050 01 0:0 0:0 0 0 0 7 1")
+			s.ports.Sockets = ports.Parse("0: 0100007F:1B59 0100007F:0050 01 0:0 0:0 0 0 0 7 1")
 		}, "an outgoing connection holds 127.0.0.1:7001"},
 		"its own socket": {func(s *survey) {
-			s.ports, s.inodes = parseSockets("0: 0100007F:1B59 00000000:0000 0A 0:0 0:0 0 0 0 7 1"), []string{"7"}
+			s.ports.Sockets, s.ports.Own = ports.Parse("0: 0100007F:1B59 00000000:0000 0A 0:0 0:0 0 0 0 7 1"), []string{"7"}
 		}, ""},
 		"all addresses": {func(s *survey) {
-			s.ports = parseSockets("0: 00000000000000000000000000000000:1B59 0:0 0A 0:0 0:0 0 0 0 7 1")
+			s.ports.Sockets = ports.Parse("0: 00000000000000000000000000000000:1B59 0:0 0A 0:0 0:0 0 0 0 7 1")
 		}, "another program listens on [::]:7001"},
 	} {
 		s := site(nil, "/a", "global\n")

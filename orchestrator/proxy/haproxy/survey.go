@@ -13,22 +13,20 @@ import (
 	"strings"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/ports"
 	"github.com/teal-deploy/teal/plugins"
 )
 
 // A survey is everything that Prepare and Check need to know of a haproxy.
 type survey struct {
 	process
-	version   string
-	good      bool   // haproxy -c accepts the configuration as it is
-	said      string // by haproxy -c
-	files     []confFile
-	folder    bool // the last argument of -f is a folder
-	parts     []*part
-	inodes    []string // of the sockets that it holds
-	ports     []socket
-	ephemeral string
-	reserved  string
+	version string
+	good    bool   // haproxy -c accepts the configuration as it is
+	said    string // by haproxy -c
+	files   []confFile
+	folder  bool // the last argument of -f is a folder
+	parts   []*part
+	ports   ports.Taken
 }
 
 const inspectScript = sectionShell + environmentShell + `
@@ -105,7 +103,7 @@ func (p *Proxy) survey(ctx context.Context, h plugins.Host, l proxy.Layout) (sur
 
 // inspect looks at one haproxy.
 func inspect(ctx context.Context, h plugins.Host, l proxy.Layout, q process) (survey, error) {
-	args := []string{"sh", "-c", inspectScript, "teal", strconv.Itoa(q.pid), q.dir, portPattern(l), q.exe}
+	args := []string{"sh", "-c", inspectScript, "teal", strconv.Itoa(q.pid), q.dir, ports.Pattern(l), q.exe}
 	var out bytes.Buffer
 	err := h.Run(ctx, &plugins.Command{Args: append(args, q.configArgs()...), Become: true, Stdout: &out})
 	if err != nil {
@@ -127,13 +125,13 @@ func inspect(ctx context.Context, h plugins.Host, l proxy.Layout, q process) (su
 			s.files = append(s.files, f)
 			s.folder = s.folder && !slices.Contains(s.process.files(), f.path)
 		case "inodes":
-			s.inodes = strings.Fields(o.line())
+			s.ports.Own = strings.Fields(o.line())
 		case "ports":
-			s.ports = parseSockets(o.line())
+			s.ports.Sockets = ports.Parse(o.line())
 		case "ephemeral":
-			s.ephemeral = strings.Join(strings.Fields(o.line()), " to ")
+			s.ports.Ephemeral = o.line()
 		case "reserved":
-			s.reserved = o.line()
+			s.ports.Reserved = o.line()
 		}
 	}
 	if len(s.files) == 0 && !s.folder {

@@ -39,7 +39,7 @@ func (s survey) refuse(h plugins.Host, l proxy.Layout) error {
 	if err := s.conf.taken(l, s.place); err != nil {
 		return fail(plugins.Conflict, "%w", err)
 	}
-	if err := s.occupied(l); err != nil {
+	if err := s.taken.Occupied("nginx", l); err != nil {
 		return fail(plugins.Conflict, "%w", err)
 	}
 	if f, ok := s.closed(); ok {
@@ -63,7 +63,7 @@ func (s survey) warn(l proxy.Layout, ready bool) []string {
 	ws = append(ws, s.conf.sites(l, s.place, s.keepsAlive())...)
 	for _, port := range s.ephemeralPorts(l) {
 		ws = append(ws, fmt.Sprintf("port %d lies in the range of outgoing connections (%s), one of which may hold it: choose another, or reserve it in net.ipv4.ip_local_reserved_ports",
-			port, strings.Join(strings.Fields(s.ephemeral), " to ")))
+			port, strings.Join(strings.Fields(s.taken.Ephemeral), " to ")))
 	}
 	return ws
 }

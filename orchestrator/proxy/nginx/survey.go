@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/ports"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -42,18 +43,15 @@ type confFile struct{ path, text string }
 // A survey is everything that Prepare and Check need to know of an nginx.
 type survey struct {
 	master
-	build     string // what nginx -V says
-	said      string // by nginx -t
-	good      bool   // nginx -t accepts the configuration as it is
-	conf      tree
-	place     string // of the app's configuration file; empty: there is no folder for it
-	current   []byte // what stands there; nil: nothing
-	sockets   []string
-	ports     []socket
-	worker    identity
-	folders   []folder // from the app's up to the root
-	ephemeral string
-	reserved  string
+	build   string // what nginx -V says
+	said    string // by nginx -t
+	good    bool   // nginx -t accepts the configuration as it is
+	conf    tree
+	place   string // of the app's configuration file; empty: there is no folder for it
+	current []byte // what stands there; nil: nothing
+	taken   ports.Taken
+	worker  identity
+	folders []folder // from the app's up to the root
 }
 
 const inspectScript = sectionShell + `
@@ -125,7 +123,7 @@ func (p *Proxy) survey(ctx context.Context, h plugins.Host, l proxy.Layout) (sur
 
 // inspect looks at one nginx.
 func inspect(ctx context.Context, h plugins.Host, l proxy.Layout, m master) (survey, error) {
-	args := []string{"sh", "-c", inspectScript, "teal", l.Dir, portPattern(l), strconv.Itoa(m.pid), m.cwd, m.exe}
+	args := []string{"sh", "-c", inspectScript, "teal", l.Dir, ports.Pattern(l), strconv.Itoa(m.pid), m.cwd, m.exe}
 	var out bytes.Buffer
 	err := h.Run(ctx, &plugins.Command{Args: append(args, m.flags...), Become: true, Stdout: &out})
 	if err != nil {
@@ -142,17 +140,17 @@ func inspect(ctx context.Context, h plugins.Host, l proxy.Layout, m master) (sur
 		case "code":
 			s.good = sec.line() == "0"
 		case "sockets":
-			s.sockets = strings.Fields(sec.line())
+			s.taken.Own = strings.Fields(sec.line())
 		case "ports":
-			s.ports = parseSockets(sec.line())
+			s.taken.Sockets = ports.Parse(sec.line())
 		case "worker":
 			s.worker = parseIdentity(sec.line())
 		case "folders":
 			s.folders = parseFolders(sec.line())
 		case "ephemeral":
-			s.ephemeral = sec.line()
+			s.taken.Ephemeral = sec.line()
 		case "reserved":
-			s.reserved = sec.line()
+			s.taken.Reserved = sec.line()
 		}
 	}
 	if !s.good {
