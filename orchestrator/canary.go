@@ -11,10 +11,6 @@ import (
 	"github.com/teal-deploy/teal/orchestrator/proxy"
 )
 
-// watchShare is how long each share of a canary is watched when nobody says
-// otherwise.
-const watchShare = 10 * time.Second
-
 // canary gives green a share of the requests, and a larger one when it bore
 // that, by the same datum that switches. When it turns bad green gets nothing
 // again, on all hosts.
@@ -53,7 +49,7 @@ func (r *run) tryShare(ctx context.Context, moves []*move, percent int) error {
 			errs = append(errs, m.err)
 			continue
 		}
-		r.say(m.hostRun, StepSwitch, StatusInfo, "%s gets %d %% of the requests, for %s", m.next.Version, percent, r.watchFor())
+		r.say(m.hostRun, StepSwitch, StatusInfo, "%s gets %d %% of the requests, for %s", m.next.Version, percent, r.rollout.Watch)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -64,12 +60,10 @@ func (r *run) tryShare(ctx context.Context, moves []*move, percent int) error {
 	return r.commands(ctx, "rollout.check", r.rollout.Check, fmt.Sprintf("TEAL_SHARE=%d", percent))
 }
 
-func (r *run) watchFor() time.Duration { return cmp.Or(r.rollout.Watch, watchShare) }
-
 // watchCanary tests green on all hosts for as long as the rollout says. At the
 // end each replica must pass, however few failures the time was enough for.
 func (r *run) watchCanary(ctx context.Context, moves []*move) error {
-	wctx, cancel := context.WithTimeout(ctx, r.watchFor())
+	wctx, cancel := context.WithTimeout(ctx, r.rollout.Watch)
 	defer cancel()
 	errs := eachOf(len(moves), moves, func(m *move) error {
 		gctx, done := m.guard(wctx)

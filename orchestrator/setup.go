@@ -97,6 +97,7 @@ func (r *run) decideSetup(ctx context.Context) error {
 		if s := p.view.Record.State; s != nil {
 			h.remembers = *s
 		}
+		h.remembers.Ports = p.Ports
 	}
 	r.arrange()
 	return nil
@@ -148,11 +149,6 @@ func (r *run) setUp(ctx context.Context, p *proxyAt, apply bool, s *ProxySetup) 
 
 // prepareOwn prepares a host's own proxy, whose ports the host remembers.
 func (r *run) prepareOwn(ctx context.Context, p *proxyAt) error {
-	for i := range r.plan.Hosts {
-		if h := &r.plan.Hosts[i]; h.Host.Name == p.inv.Name {
-			p.remembers.Ports = h.Ports
-		}
-	}
 	if err := p.lock.Write(ctx, p.remembers); err != nil {
 		return err
 	}

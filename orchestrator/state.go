@@ -62,13 +62,11 @@ func sightOf(o proxy.Observation, member string) Sight {
 	if !known {
 		return Sight{Problem: o.Problem}
 	}
-	s := Sight{Prepared: o.Prepared, Outdated: o.Outdated, Disk: disk, Live: disk, Problem: o.Problem, Open: o.Open[member]}
 	live, answers := o.Live[member]
 	if !answers {
 		live = silent
 	}
-	s.Live = live
-	return s
+	return Sight{Prepared: o.Prepared, Outdated: o.Outdated, Disk: disk, Live: live, Problem: o.Problem, Open: o.Open[member]}
 }
 
 // silent stands for the share of a member for which a proxy does not answer.
