@@ -129,28 +129,36 @@ func (x *execution) wait(ctx context.Context, done <-chan struct{}, header strin
 		case err := <-x.copied:
 			open--
 			if err != nil {
-				x.cut(done)
+				x.cut(done, open)
 				return exit{}, err
 			}
 		case err := <-x.fed:
-			x.cut(done)
+			x.cut(done, open)
 			return exit{}, fmt.Errorf("read standard input: %w", err)
 		case <-ctx.Done():
-			x.cut(done)
+			x.cut(done, open)
 			return exit{}, context.Cause(ctx)
 		}
 	}
 }
 
-// cut pulls the leash and waits for the command to end.
-func (x *execution) cut(done <-chan struct{}) {
+// cut pulls the leash and waits for the command to end and for its last words:
+// they came before its exit code, but through goroutines of their own.
+func (x *execution) cut(done <-chan struct{}, open int) {
 	x.session.pull()
 	grace := time.NewTimer(endGrace)
 	defer grace.Stop()
-	select {
-	case <-x.session.exit:
-	case <-done:
-	case <-grace.C:
+	for over := x.session.exit; over != nil || open > 0; {
+		select {
+		case <-over:
+			over = nil
+		case <-x.copied: //nolint:errcheck // the command is cut for another reason
+			open--
+		case <-done:
+			return
+		case <-grace.C:
+			return
+		}
 	}
 }
 
