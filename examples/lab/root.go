@@ -181,7 +181,7 @@ func (r *rootFS) mountDevices() error {
 	if err := mount("tmpfs", dev, "tmpfs", syscall.MS_NOSUID, "mode=755"); err != nil {
 		return err
 	}
-	for _, dir := range []string{"pts", "shm", "net"} {
+	for _, dir := range []string{"pts", "shm"} {
 		if err := os.Mkdir(filepath.Join(dev, dir), 0o755); err != nil {
 			return err
 		}
@@ -192,7 +192,7 @@ func (r *rootFS) mountDevices() error {
 	if err := mount("tmpfs", dev+"/shm", "tmpfs", 0, "mode=1777"); err != nil {
 		return err
 	}
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty", "net/tun", "fuse"} {
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty", "fuse"} {
 		if _, err := os.Stat("/dev/" + name); err != nil {
 			continue // the machine does not have it either
 		}
