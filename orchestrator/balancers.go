@@ -267,7 +267,7 @@ func (r *run) arrange() {
 			if p.Deploys() {
 				to = &p.To
 			}
-			h.front = &front{run: r, proxies: []*proxyAt{{&h.host, r.d.ownLayout(&h.host, p.Ports, p.From, to)}}}
+			h.front = &front{run: r, proxies: []*proxyAt{{host: &h.host, layout: r.d.ownLayout(&h.host, p.Ports, p.From, to)}}}
 		}
 	}
 	if r.shared == nil {
@@ -334,11 +334,14 @@ func (r *run) prepareBalancers(ctx context.Context) error {
 		return nil
 	}
 	return errors.Join(each(r.shared.proxies, func(p *proxyAt) error {
-		err := r.connected(ctx, p.host)
-		if err == nil {
-			gctx, done := p.guard(ctx)
-			defer done()
-			err = r.prepareBalancer(gctx, p)
+		if _, err := r.shared.reach(ctx, p); err != nil {
+			return &balancerError{p.inv.Name, true, err}
+		}
+		gctx, done := p.guard(ctx)
+		defer done()
+		err := r.prepareBalancer(gctx, p)
+		if cause := context.Cause(gctx); errors.Is(cause, plugins.Lost) {
+			err = cause
 		}
 		if err != nil {
 			return &balancerError{p.inv.Name, errors.Is(err, plugins.Lost), err}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -185,6 +186,7 @@ func TestLoadBalancersAreOneDecision(t *testing.T) {
 		{"one does not know whether it switched", fault{kind: unknownDone, op: "switch", nth: 1}, OutcomeFailed, "failed 1", false},
 		{"one is gone for good in its switch", fault{kind: lostAfter, op: "switch", nth: 1, gone: true}, OutcomeMixed, "unknown", true},
 		{"one is gone right before the switch", fault{kind: lostAfter, op: "prepare", nth: 1, gone: true}, OutcomeUnreachable, "pending 1", false},
+		{"one is gone while green is made", fault{kind: lostAfter, op: "check", nth: 1, gone: true}, OutcomeUnreachable, "pending 1", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -208,6 +210,72 @@ func TestLoadBalancersAreOneDecision(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLoadBalancersGoBackEachForItself loses one of them for good when all are
+// to leave a green that fell ill.
+func TestLoadBalancersGoBackEachForItself(t *testing.T) {
+	t.Parallel()
+	w := newBalancedWorld(t, 2, 3)
+	w.must("1") // in green
+	w.lbs[0].answers = 503
+	w.lbs[1].fault = &fault{kind: lostBefore, op: "switch", nth: 2, gone: true}
+	w.lbs[2].fault = &fault{kind: failing, op: "switch", nth: 2}
+	p := w.teal()
+	p.switching = 6 * time.Second
+	res := p.deploy(t.Context(), "2")
+	ended(t, res, OutcomeMixed, "unknown", "unknown")
+	w.holds()
+	for i, want := range []proxy.Share{100, 0, 100} {
+		if told := w.lbs[i].shares("web1"); told[len(told)-1] != want {
+			t.Errorf("%s was told %v, want %s in the end", w.lbs[i].name, told, want)
+		}
+	}
+	if t.Failed() {
+		t.Log(explain(res), p.story())
+	}
+	for _, lb := range w.lbs {
+		lb.heal()
+	}
+	w.must("3")
+	w.consistent("3")
+}
+
+func TestLoadBalancerThatIsLostBehindItsSwitchDoesNotSpeakAgainstGreen(t *testing.T) {
+	t.Parallel()
+	for _, gone := range []bool{false, true} {
+		w := newBalancedWorld(t, 2, 2)
+		w.must("1")
+		w.lbs[1].fault = &fault{kind: lostBefore, op: "dial", nth: 1, gone: gone} // to be verified
+		p := w.teal()
+		ended(t, p.deploy(t.Context(), "2"), OutcomeUnreachable, "done 2", "done 2")
+		if !strings.Contains(p.story(), "could not be verified") {
+			t.Errorf("nothing is said: %s", p.story())
+		}
+		w.lbs[1].heal()
+		w.quiet()
+		w.consistent("2")
+	}
+}
+
+// TestServersAskForOneLoadBalancerTogether has all servers look again through a
+// load balancer that was lost and came back: one connection serves them all.
+func TestServersAskForOneLoadBalancerTogether(t *testing.T) {
+	t.Parallel()
+	w := newBalancedWorld(t, 4, 2)
+	w.must("1")
+	w.lbs[1].fault = &fault{kind: lostAfter, op: "switch", nth: 1, next: &fault{kind: lostAfter, op: "switch", nth: 1}}
+	w.lbs[1].calls = nil
+	res := w.teal().deploy(t.Context(), "2")
+	ended(t, res, OutcomeFailed, "failed 1", "failed 1", "failed 1", "failed 1")
+	if n := w.lbs[1].count("connect"); n != 3 {
+		t.Errorf("lb2 was connected to %d times, want 3", n)
+	}
+	w.lbs[1].heal()
+	w.quiet()
+	w.consistent("1")
+	w.must("3")
+	w.consistent("3")
 }
 
 func TestVerificationThroughOneLoadBalancerFails(t *testing.T) {

@@ -128,7 +128,7 @@ func (r *run) withdraw(ctx context.Context, moves []*move) error {
 		}
 	}
 	each(shared, func(m *move) error { return r.connected(ctx, &m.host) }) // what follows says whether it is
-	r.direct(ctx, shared, 0, (*front).returnTo)
+	r.direct(ctx, shared, 0, (*front).insist)
 	var errs []error
 	for _, m := range shared {
 		if m.err != nil {

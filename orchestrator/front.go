@@ -19,6 +19,10 @@ import (
 // balancer that hangs keeps the others divided for that long.
 const confirmLimit = 10 * time.Second
 
+// tellLimit bounds how long a load balancer that was lost in a switch is waited
+// for, to be told what it shall serve.
+const tellLimit = time.Minute
+
 // A front is the proxies that decide together where the requests for some
 // hosts go: a host's own proxy, or all load balancers of the app.
 type front struct {
@@ -36,11 +40,8 @@ type front struct {
 type proxyAt struct {
 	*host
 	layout proxy.Layout
+	again  sync.Mutex // of connecting again
 }
-
-// takeBackLimit bounds how long a load balancer that was lost in a switch is
-// waited for.
-const takeBackLimit = time.Minute
 
 // switchTo changes the shares of members. When it returns nil every proxy has
 // confirmed; otherwise the shares are as before, unless the error is
@@ -49,12 +50,14 @@ func (f *front) switchTo(ctx context.Context, change proxy.Route) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.shared {
-		return f.switchOwn(ctx, change)
+		p := f.proxies[0]
+		gctx, done := p.guard(ctx)
+		defer done()
+		return p.proxy.Switch(gctx, p.conn, p.layout, change)
 	}
-	errs := each(f.proxies, func(p *proxyAt) error { return p.confirm(ctx, change) })
+	errs := f.confirm(ctx, change)
 	cause := errors.Join(errs...)
 	if cause == nil {
-		maps.Copy(f.route, change)
 		return nil
 	}
 	back := proxy.Route{}
@@ -67,40 +70,35 @@ func (f *front) switchTo(ctx context.Context, change proxy.Route) error {
 	return f.takeBack(ctx, errs, back, cause)
 }
 
-// returnTo changes the shares of members back, away from what has failed. Load
-// balancers that can do that do it, whatever becomes of the others: then the
-// error is proxy.ErrUnknown.
-func (f *front) returnTo(ctx context.Context, change proxy.Route) error {
+// insist is switchTo for a change away from what turned out bad. Load balancers
+// that confirm stay with it whatever the others do, and those are told again.
+// When it returns an error, proxy.ErrUnknown is in its chain.
+func (f *front) insist(ctx context.Context, change proxy.Route) error {
+	if !f.shared {
+		return f.switchTo(ctx, change)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.shared {
-		return f.switchOwn(ctx, change)
-	}
-	err := errors.Join(each(f.proxies, func(p *proxyAt) error {
-		cctx, cancel := context.WithTimeout(ctx, confirmLimit)
-		defer cancel()
-		err := f.run.connected(cctx, p.host)
-		if err == nil {
-			err = p.confirm(ctx, change)
-		}
-		if err != nil {
-			return &balancerError{p.inv.Name, false, err}
-		}
+	errs := f.confirm(ctx, change)
+	cause := errors.Join(errs...)
+	if cause == nil {
 		return nil
-	})...)
-	if err != nil {
-		return fmt.Errorf("%w on every load balancer: %w", proxy.ErrUnknown, err)
+	}
+	failed := func(err error) bool { return err != nil }
+	if err := f.tell(ctx, errs, failed, "is told again", change); err != nil {
+		return fmt.Errorf("%w: %w; told again: %w", proxy.ErrUnknown, cause, err)
 	}
 	maps.Copy(f.route, change)
 	return nil
 }
 
-// switchOwn switches a host's own proxy.
-func (f *front) switchOwn(ctx context.Context, change proxy.Route) error {
-	p := f.proxies[0]
-	gctx, done := p.guard(ctx)
-	defer done()
-	return p.proxy.Switch(gctx, p.conn, p.layout, change)
+// confirm switches all load balancers and remembers it when all have done it.
+func (f *front) confirm(ctx context.Context, change proxy.Route) []error {
+	errs := each(f.proxies, func(p *proxyAt) error { return p.confirm(ctx, change) })
+	if errors.Join(errs...) == nil {
+		maps.Copy(f.route, change)
+	}
+	return errs
 }
 
 // confirm switches one load balancer.
@@ -111,7 +109,7 @@ func (p *proxyAt) confirm(ctx context.Context, change proxy.Route) error {
 	defer cancel()
 	err := p.proxy.Switch(gctx, p.conn, p.layout, change)
 	if cause := context.Cause(gctx); err != nil && cause != nil {
-		err = fmt.Errorf("%w: %w", proxy.ErrUnknown, errors.Join(cause, err))
+		err = fmt.Errorf("%w: %w", proxy.ErrUnknown, cause)
 	}
 	return err
 }
@@ -119,27 +117,58 @@ func (p *proxyAt) confirm(ctx context.Context, change proxy.Route) error {
 // takeBack undoes a change that some load balancers did not confirm on all of
 // them. What became of it on one that was lost is read before it is undone.
 func (f *front) takeBack(ctx context.Context, errs []error, back proxy.Route, cause error) error {
-	ctx, cancel := orphan(ctx, cmp.Or(f.run.d.switching, takeBackLimit))
+	changed := func(err error) bool { // else it has said itself that nothing changed
+		return err == nil || errors.Is(err, proxy.ErrUnknown) || errors.Is(err, plugins.Lost)
+	}
+	if err := f.tell(ctx, errs, changed, "goes back", back); err != nil {
+		return fmt.Errorf("%w: %w; going back: %w", proxy.ErrUnknown, cause, err)
+	}
+	said := strings.ReplaceAll(cause.Error(), proxy.ErrUnknown.Error()+": ", "") // it is known now
+	return errors.New("not every load balancer confirmed, all serve as before: " + said)
+}
+
+// tell makes some of the load balancers serve a route, going by what became of
+// the last change on each of them. One that failed is connected to again.
+func (f *front) tell(ctx context.Context, errs []error, whom func(error) bool, text string, route proxy.Route) error {
+	ctx, cancel := orphan(ctx, cmp.Or(f.run.d.switching, tellLimit))
 	defer cancel()
-	undone := each(indices(f.proxies), func(i int) error {
+	return errors.Join(each(indices(f.proxies), func(i int) error {
 		p, err := f.proxies[i], errs[i]
-		if err != nil && !errors.Is(err, proxy.ErrUnknown) && !errors.Is(err, plugins.Lost) {
-			return nil // it has said itself that nothing changed
+		if !whom(err) {
+			return nil
 		}
-		f.run.balancerSays(p, StatusWarning, "goes back", err)
+		f.run.balancerSays(p, StatusWarning, text, err)
 		if err != nil {
-			if err := f.run.reconnect(ctx, p.host); err != nil {
+			if _, err := p.renew(ctx, f.run.reconnect); err != nil {
 				return err
 			}
 		}
 		gctx, done := p.guard(ctx)
 		defer done()
-		return p.proxy.Switch(gctx, p.conn, p.layout, back)
-	})
-	if err := errors.Join(undone...); err != nil {
-		return fmt.Errorf("%w: %w; going back: %w", proxy.ErrUnknown, cause, err)
-	}
-	return fmt.Errorf("not every load balancer confirmed, all serve as before: %s", cause.Error()) // not %w: what was unknown no longer is
+		return p.proxy.Switch(gctx, p.conn, p.layout, route)
+	})...)
+}
+
+// renew connects to a load balancer by connect, the connected or reconnect of a
+// run. Several servers may ask for that at the same time.
+func (p *proxyAt) renew(ctx context.Context, connect func(context.Context, *host) error) (Connection, error) {
+	p.again.Lock()
+	defer p.again.Unlock()
+	err := connect(ctx, p.host)
+	return p.conn, err
+}
+
+// reach makes sure that there is a connection to a load balancer, within a
+// time in which one that is there would have answered.
+func (f *front) reach(ctx context.Context, p *proxyAt) (Connection, error) {
+	ctx, cancel := p.patience(ctx)
+	defer cancel()
+	return p.renew(ctx, f.run.connected)
+}
+
+// patience bounds how long a load balancer may take to answer.
+func (p *proxyAt) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, confirmLimit, fmt.Errorf("no answer within %s", confirmLimit))
 }
 
 // ready makes sure that every load balancer answers and serves what is
@@ -150,9 +179,7 @@ func (f *front) ready(ctx context.Context) error {
 		return nil
 	}
 	return errors.Join(each(f.proxies, func(p *proxyAt) error {
-		ctx, cancel := context.WithTimeoutCause(ctx, confirmLimit, fmt.Errorf("no answer within %s", confirmLimit))
-		defer cancel()
-		err := f.run.connected(ctx, p.host)
+		_, err := f.reach(ctx, p)
 		if err == nil {
 			err = f.believes(ctx, p)
 		}
@@ -165,17 +192,22 @@ func (f *front) ready(ctx context.Context) error {
 
 // believes asks a load balancer whether it serves what the front thinks.
 func (f *front) believes(ctx context.Context, p *proxyAt) error {
+	ctx, cancel := p.patience(ctx)
+	defer cancel()
 	gctx, done := p.guard(ctx)
 	defer done()
 	o, err := p.proxy.Observe(gctx, p.conn, p.layout)
 	if err != nil {
-		return err
+		return cmp.Or(context.Cause(gctx), err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, member := range slices.Sorted(maps.Keys(f.route)) {
-		if s := sightOf(o, member); s.Disk != f.route[member] || s.Live != f.route[member] {
-			return fmt.Errorf("it serves %s of %s, not %s as the others: %s", o.Live[member], member, f.route[member],
+		switch s := sightOf(o, member); {
+		case s.Live == silent && o.Problem != "":
+			return errors.New(o.Problem)
+		case s.Disk != f.route[member] || s.Live != f.route[member]:
+			return fmt.Errorf("it serves %s of %s, not %s as the others: %s", s.Live, member, f.route[member],
 				cmp.Or(o.Problem, "somebody else has changed it"))
 		}
 	}
@@ -184,22 +216,17 @@ func (f *front) believes(ctx context.Context, p *proxyAt) error {
 
 // sight reads what the front's proxies do with a member's requests.
 func (f *front) sight(ctx context.Context, member string) (Sight, error) {
-	f.mu.Lock() // it may connect again
-	defer f.mu.Unlock()
-	if f.shared {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, confirmLimit)
-		defer cancel()
-	}
 	sights := make([]Sight, len(f.proxies))
 	errs := each(indices(f.proxies), func(i int) error {
 		p := f.proxies[i]
+		conn := p.conn
 		if f.shared {
-			if err := f.run.connected(ctx, p.host); err != nil {
+			var err error
+			if conn, err = f.reach(ctx, p); err != nil {
 				return &balancerError{p.inv.Name, false, err}
 			}
 		}
-		o, err := p.proxy.Observe(ctx, p.conn, p.layout)
+		o, err := p.proxy.Observe(ctx, conn, p.layout)
 		sights[i] = sightOf(o, member)
 		return err
 	})

@@ -83,7 +83,7 @@ func (r *run) outcome(ctx context.Context, err error) Outcome {
 		return OutcomeReturned
 	case n[Failed]+n[RolledBack] > 0:
 		return OutcomeFailed
-	case n[Unreachable]+lost > 0, balancer != nil && balancer.unreached && green == 0:
+	case n[Unreachable]+lost > 0, r.unverified.Load(), balancer != nil && balancer.unreached && green == 0:
 		return OutcomeUnreachable
 	case err != nil:
 		return OutcomeFailed

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/record"
@@ -40,6 +41,8 @@ type run struct {
 	digest   string     // that all hosts must have
 	returned error      // why the run took back a switch, or a share of it, that had succeeded
 	dropped  dropped
+
+	unverified atomic.Bool // a load balancer was lost behind its switch
 }
 
 // A hostRun is how a run stands on one host.
@@ -162,18 +165,22 @@ func (r *run) carryOut(ctx context.Context, s stage) error {
 // lock is lost.
 func (h *host) guard(ctx context.Context) (context.Context, func()) {
 	gctx, cancel := context.WithCancelCause(ctx)
-	ended, lost := h.conn.Done(), make(<-chan struct{})
-	if h.lock != nil {
-		lost = h.lock.Lost()
+	ended, lost, lock := h.conn.Done(), make(<-chan struct{}), h.lock
+	if lock != nil {
+		lost = lock.Lost()
 	}
 	go func() {
 		select {
 		case <-gctx.Done():
+			return
 		case <-ended:
-			cancel(&plugins.Error{Host: h.inv.Name, Kind: plugins.Lost, Err: errors.New("the connection is lost")})
 		case <-lost:
-			cancel(&plugins.Error{Host: h.inv.Name, Kind: plugins.Lost, Err: errors.New("the lock is lost")})
 		}
+		why := errors.New("the connection is lost")
+		if lock != nil && lock.Err() != nil { // a lock that is lost says why, and ends the connection
+			why = lock.Err()
+		}
+		cancel(&plugins.Error{Host: h.inv.Name, Kind: plugins.Lost, Err: why})
 	}()
 	return gctx, func() { cancel(nil) }
 }

@@ -230,9 +230,9 @@ func (r *run) confirm(ctx context.Context, m *move) error {
 }
 
 // direct gives the releases that come their percent of the requests, on all
-// proxies at the same time and in the way of to, and notes in each move what
-// became of it.
-func (r *run) direct(ctx context.Context, moves []*move, percent int, to func(*front, context.Context, proxy.Route) error) {
+// proxies at the same time by the front's switchTo or insist, and notes in each
+// move what became of it.
+func (r *run) direct(ctx context.Context, moves []*move, percent int, by func(*front, context.Context, proxy.Route) error) {
 	fronts := map[*front][]*move{}
 	for _, m := range moves {
 		m.took, m.err = 0, nil
@@ -246,7 +246,7 @@ func (r *run) direct(ctx context.Context, moves []*move, percent int, to func(*f
 			change[m.inv.Name] = m.share(percent)
 		}
 		began := time.Now()
-		err := to(f, ctx, change)
+		err := by(f, ctx, change)
 		for _, m := range fronts[f] {
 			m.took, m.err = time.Since(began), err
 		}
@@ -444,7 +444,7 @@ func (r *run) verify(ctx context.Context, h *hostRun) error {
 }
 
 // verifyShared sends a request through the public listener of every load
-// balancer.
+// balancer. One that is lost has confirmed, and does not speak against green.
 func (r *run) verifyShared(ctx context.Context) error {
 	if r.shared == nil || r.app().Proxy.Verify == nil {
 		return nil
@@ -454,10 +454,19 @@ func (r *run) verifyShared(ctx context.Context) error {
 		gctx, done := p.guard(ctx)
 		defer done()
 		r.balancerSays(p, StatusInfo, "verify "+v.HTTP, nil)
-		if err := health.Verify(gctx, p.conn, v); err != nil {
-			return &balancerError{p.inv.Name, false, err}
+		err := health.Verify(gctx, p.conn, v)
+		if err == nil {
+			return nil
 		}
-		return nil
+		if gctx.Err() == nil { // a silence is not an answer
+			err = errors.Join(err, r.shared.believes(gctx, p))
+		}
+		if cause := context.Cause(gctx); errors.Is(cause, plugins.Lost) {
+			r.balancerSays(p, StatusWarning, "it has confirmed what it serves, and could not be verified", cause)
+			r.unverified.Store(true)
+			return nil
+		}
+		return &balancerError{p.inv.Name, false, err}
 	})...)
 }
 

@@ -192,7 +192,7 @@ func (r *run) goBackOn(ctx context.Context, hosts []*hostRun) {
 		return nil
 	})
 	back = slices.DeleteFunc(back, func(m *move) bool { return m == nil })
-	r.direct(ctx, back, 100, (*front).returnTo)
+	r.direct(ctx, back, 100, (*front).insist)
 	each(back, func(m *move) error {
 		gctx, done := m.guard(ctx)
 		defer done()

@@ -14,6 +14,7 @@ import (
 // TestAdHocNeedsNoFile deploys to a bare server with flags alone, with what
 // OpenSSH knows of it: its name, its login and its host key.
 func TestAdHocNeedsNoFile(t *testing.T) {
+	t.Parallel()
 	program, err := buildTeal()
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ func (f *fleet) killAt(sig syscall.Signal, is func(event) bool, args ...string) 
 }
 
 func TestTealMayDieAtAnyStep(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), quick)
 	f.deploy("1")
 	s := f.stress(light(), 5*time.Minute)
@@ -79,6 +80,7 @@ func TestTealMayDieAtAnyStep(t *testing.T) {
 }
 
 func TestInterruptBeforeTheSwitchLeavesNothing(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), quick)
 	f.deploy("1")
 	f.publish("2", "slow-start 5")
@@ -93,6 +95,7 @@ func TestInterruptBeforeTheSwitchLeavesNothing(t *testing.T) {
 }
 
 func TestSecondDeploymentSaysWhoHoldsTheLock(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), quick)
 	f.deploy("1")
 	f.publish("2", "slow-start 3")
@@ -116,6 +119,7 @@ func TestSecondDeploymentSaysWhoHoldsTheLock(t *testing.T) {
 }
 
 func TestCutCableFreesTheLock(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), quick)
 	f.deploy("1")
 	f.publish("2", "slow-start 6")
@@ -150,6 +154,7 @@ func TestCutCableFreesTheLock(t *testing.T) {
 }
 
 func TestRebootInTheMiddleOfTheDrain(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "30s"`, 1)
 	})
@@ -168,12 +173,13 @@ func TestRebootInTheMiddleOfTheDrain(t *testing.T) {
 }
 
 func TestSecretsStayOutOfSight(t *testing.T) {
+	t.Parallel()
 	const secret = "s3cr3t \"quoted\" $(id) ; `x`" + "\\ end"
 	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), "[container]",
 			"[container]\nenv = { NASTY = '''a \"b\" $(id); `c` \\ d''' }\nsecrets = { TOKEN = { env = \"SHOP_TOKEN\" } }", 1)
 	})
-	t.Setenv("SHOP_TOKEN", secret)
+	f.env = []string{"SHOP_TOKEN=" + secret}
 	watch, stop := context.WithCancel(t.Context())
 	seen := make(chan string, 1)
 	go func() {

@@ -19,9 +19,9 @@ func quick(text string) string {
 }
 
 func TestDeploymentsUnderLoadLoseNothing(t *testing.T) {
-	f := newFleet(t, hosts(2), quick)
-	f.publish("0", "")
-	f.must(f.run(nil, "deploy", "--version", "0"))
+	t.Parallel()
+	f := newBusyFleet(t, hosts(2), load.Mix(), quick)
+	f.deploy("0")
 	s := f.stress(load.Mix(), 5*time.Minute)
 	for _, version := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10"} {
 		e := f.deploy(version)
@@ -42,7 +42,8 @@ func TestDeploymentsUnderLoadLoseNothing(t *testing.T) {
 }
 
 func TestFiftySwitchesUnderLoadLoseNothing(t *testing.T) {
-	f := newFleet(t, hosts(1), func(text string) string {
+	t.Parallel()
+	f := newBusyFleet(t, hosts(1), load.Mix(), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "1m"`, 1)
 	})
 	f.deploy("1")
@@ -65,6 +66,7 @@ func TestFiftySwitchesUnderLoadLoseNothing(t *testing.T) {
 }
 
 func TestBlueLeavesOnTime(t *testing.T) {
+	t.Parallel()
 	env := func(mode string) func(string) string {
 		return replace("[container]", "[container]\nenv = { MODE = \""+mode+"\" }")
 	}
@@ -118,6 +120,7 @@ func TestBlueLeavesOnTime(t *testing.T) {
 }
 
 func TestOpenConnectionsEndWithDrainMax(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), `max = "2m"`, `max = "8s"`, 1)
 	})
@@ -140,6 +143,7 @@ func TestOpenConnectionsEndWithDrainMax(t *testing.T) {
 }
 
 func TestOpenConnectionsKeepBlueUntilTheirEnd(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.NewReplacer(`delay = "2s"`, `delay = "2s"`, `max = "2m"`, `max = "15s"`).Replace(quick(text))
 	})
@@ -157,6 +161,7 @@ func TestOpenConnectionsKeepBlueUntilTheirEnd(t *testing.T) {
 }
 
 func TestInstantRollbackIsWatchedToItsEnd(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "5s"`, 1)
 	})
@@ -180,6 +185,7 @@ func TestInstantRollbackIsWatchedToItsEnd(t *testing.T) {
 }
 
 func TestWorkerNeedsNoProxy(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(1), func(text string) string {
 		before, _, _ := strings.Cut(text, "[code]")
 		return before + `[container]

@@ -7,9 +7,9 @@ import (
 	"fmt"
 )
 
-// FillDisk leaves no byte free in a folder of the host and all below it: what
-// is there stays, and whatever wants to write more is told that the device is
-// full. Files that are open at that moment keep their space. A power loss takes
+// FillDisk leaves no byte free in a folder of the host and all below it, and no
+// place for another file: what is there stays, and whatever wants to write more
+// is told that the device is full. Files that are open at that moment keep their space. A power loss takes
 // with it what was changed since.
 func (h *Host) FillDisk(ctx context.Context, dir string) error {
 	// The full disk is put together aside and comes into place in one step. It
@@ -21,6 +21,8 @@ kib=$(du -sk "$1" | cut -f 1)
 mount -t tmpfs -o size=$((kib * 2 + 1024))k,mode=755 lab /run/lab-full
 cp -a "$1"/. /run/lab-full/
 head -c 1G /dev/zero >/run/lab-full/.lab-full 2>/dev/null || true
+files=$(df --output=iused /run/lab-full | tail -n 1)
+mount -o remount,nr_inodes=$((files)) /run/lab-full
 mount --move /run/lab-full "$1"`
 	if _, err := h.Exec(ctx, "sh", "-c", fill, "lab", dir); err != nil {
 		return fmt.Errorf("fill %s on %s: %w", dir, h.Name, err)

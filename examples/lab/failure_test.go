@@ -17,6 +17,7 @@ func light() map[load.Class]int {
 }
 
 func TestBadReleasesLeaveBlueServing(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(2), quick)
 	f.deploy("good")
 	s := f.stress(light(), 5*time.Minute)
@@ -94,7 +95,7 @@ func replace(from, to string) func(string) string {
 func (f *fleet) occupy(host int) func() {
 	f.t.Helper()
 	h := f.Host(host)
-	out, err := h.Exec(f.t.Context(), "sh", "-c", `sed -n 's/.*"blue":\([0-9]*\).*/\1/p' /var/lib/teal/shop/state.json | head -n 1`)
+	out, err := h.Exec(f.t.Context(), "sh", "-c", `sed -n 's/.*"blue":\[\([0-9]*\).*/\1/p' /var/lib/teal/shop/state.json | head -n 1`)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -115,6 +116,7 @@ func (f *fleet) occupy(host int) func() {
 }
 
 func TestGreenThatDiesInTheDrainWindowMeansBackToBlue(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, hosts(2), func(text string) string {
 		return strings.Replace(quick(text), `delay = "2s"`, `delay = "10s"`, 1)
 	})

@@ -31,6 +31,9 @@ type fleet struct {
 	teal  string // the program
 	app   string // the app file
 	state string // of teal on the operator's machine
+	env   []string
+	busy  bool   // there is room for heavy load
+	proxy string // what the hosts or load balancers run
 }
 
 // buildTeal returns the program that is tested: the one that TEAL names, or
@@ -58,16 +61,40 @@ func hosts(n int) lab.Config { return lab.Config{Hosts: n} }
 // Releases differ by their code. Changes edit the app file.
 func newFleet(t *testing.T, c lab.Config, changes ...func(string) string) *fleet {
 	t.Helper()
+	c.Engine, c.Services = lab.Docker, true
+	need(t, c)
+	takeLab(t, c)
+	return fleetOf(t, c, changes...)
+}
+
+// newBusyFleet is newFleet for a test that puts these clients on every host
+// that runs a proxy.
+func newBusyFleet(t *testing.T, c lab.Config, clients map[load.Class]int, changes ...func(string) string) *fleet {
+	t.Helper()
+	c.Engine, c.Services = lab.Docker, true
+	need(t, c)
+	fronts := c.Balancers
+	if fronts == 0 {
+		fronts = c.Hosts
+	}
+	takeLoad(t, fronts*sum(clients))
+	takeLab(t, c)
+	f := fleetOf(t, c, changes...)
+	f.busy = true
+	return f
+}
+
+func fleetOf(t *testing.T, c lab.Config, changes ...func(string) string) *fleet {
+	t.Helper()
 	program, err := buildTeal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Engine, c.Services = lab.Docker, true
-	l := start(t, c)
+	l := powerOn(t, c)
 	if _, err := l.PushImage(t.Context(), "1"); err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{Lab: l, t: t, teal: program, state: t.TempDir()}
+	f := &fleet{Lab: l, t: t, teal: program, state: t.TempDir(), proxy: c.Proxy}
 	f.edit(changes...)
 	return f
 }
@@ -140,6 +167,7 @@ func (f *fleet) command(ctx context.Context, args ...string) *exec.Cmd {
 	args = append(args[:1:1], append([]string{"--json", "--yes", "-i", f.Inventory(), "-f", f.app}, args[1:]...)...)
 	cmd := exec.CommandContext(ctx, f.teal, args...)
 	cmd.Env = append(append(os.Environ(), f.Env()...), "XDG_STATE_HOME="+f.state, "TEAL_BY=tester@"+f.t.Name())
+	cmd.Env = append(cmd.Env, f.env...)
 	cmd.Dir = f.t.TempDir()
 	return cmd
 }
@@ -267,6 +295,9 @@ func (f *fleet) stress(clients map[load.Class]int, limit time.Duration, change .
 	}
 	for _, edit := range change {
 		edit(&c)
+	}
+	if n := len(c.Hosts) * sum(c.Clients); n > lightClients && !f.busy {
+		f.t.Fatalf("%d clients are heavy load, which needs newBusyFleet", n)
 	}
 	ctx, cancel := context.WithCancel(f.t.Context())
 	s := &stress{shared: len(f.Balancers()) > 0, rec: &load.Recorder{}, cancel: cancel, done: make(chan error, 1)}

@@ -337,12 +337,11 @@ func Down(ctx context.Context, dir string) error {
 // included. It may be called again.
 func (l *Lab) Stop(ctx context.Context) error {
 	err := l.each(func(h *Host) error { return h.Stop(ctx) })
+	if l.hub.alive() {
+		disconnectHub(ctx, l.hub.PID)
+	}
 	if kill := l.hub.kill(ctx); kill != nil {
 		return errors.Join(err, kill)
-	}
-	if l.link != "" {
-		// The link ends with the hub, but only when the kernel gets to it.
-		_ = ipBatch(ctx, 0, "link del "+l.link)
 	}
 	if err != nil {
 		return err

@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if err := parallel(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
@@ -52,9 +56,17 @@ func need(t *testing.T, c lab.Config) {
 	t.Skip(missing)
 }
 
+// start waits until there is room for a lab and starts it.
 func start(t *testing.T, c lab.Config) *lab.Lab {
 	t.Helper()
 	need(t, c)
+	takeLab(t, c)
+	return powerOn(t, c)
+}
+
+// powerOn starts a lab that there is room for, and stops it when the test ends.
+func powerOn(t *testing.T, c lab.Config) *lab.Lab {
+	t.Helper()
 	c.Dir = t.TempDir()
 	l, err := lab.Start(t.Context(), c)
 	if err != nil {
@@ -106,6 +118,7 @@ func get(t *testing.T, url string) int {
 }
 
 func TestHostsAreWhatADeploymentExpects(t *testing.T) {
+	t.Parallel()
 	l := start(t, lab.Config{Hosts: 2, Engine: lab.Docker, Services: true})
 	h1, h2 := l.Host(1), l.Host(2)
 	ctx := t.Context()
@@ -230,6 +243,7 @@ func testCode(t *testing.T, l *lab.Lab) {
 }
 
 func TestCableStaysOutOverARestart(t *testing.T) {
+	t.Parallel()
 	l := start(t, lab.Config{Hosts: 1})
 	h := l.Host(1)
 	if err := h.Cut(t.Context()); err != nil {
@@ -263,6 +277,7 @@ func TestCableStaysOutOverARestart(t *testing.T) {
 }
 
 func TestPasswordsAreAskedFor(t *testing.T) {
+	t.Parallel()
 	l := start(t, lab.Config{
 		Hosts: 1, Engine: lab.Docker, Services: true,
 		SudoPassword: "open sesame", RegistryUser: "ci", RegistryPassword: "secret",
@@ -287,10 +302,13 @@ func TestPasswordsAreAskedFor(t *testing.T) {
 }
 
 func TestStopLeavesNothing(t *testing.T) {
-	need(t, lab.Config{Engine: lab.Docker, Services: true})
+	t.Parallel()
+	c := lab.Config{Hosts: 2, Engine: lab.Docker, Services: true, Prefix: "gone"}
+	need(t, c)
+	takeLab(t, c)
 	before := traces(t, "gone")
-	dir := filepath.Join(t.TempDir(), "lab")
-	l, err := lab.Start(t.Context(), lab.Config{Dir: dir, Hosts: 2, Engine: lab.Docker, Services: true, Prefix: "gone"})
+	c.Dir = filepath.Join(t.TempDir(), "lab")
+	l, err := lab.Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,13 +322,13 @@ func TestStopLeavesNothing(t *testing.T) {
 	if after := traces(t, "gone"); after != before {
 		t.Errorf("left over:\n%s", after)
 	}
-	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+	if _, err := os.Stat(c.Dir); !os.IsNotExist(err) {
 		t.Errorf("the folder: %v, want none", err)
 	}
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d/root", pid)); !os.IsNotExist(err) {
 		t.Errorf("process 1 of h1: %v, want none", err)
 	}
-	if err := lab.Down(t.Context(), dir); err != nil {
+	if err := lab.Down(t.Context(), c.Dir); err != nil {
 		t.Errorf("down where nothing is: %v", err)
 	}
 }
@@ -351,7 +369,9 @@ func traces(t *testing.T, prefix string) string {
 // killed, unless the lab is detached.
 func inOtherProcess(t *testing.T, kind string) (string, *exec.Cmd) {
 	t.Helper()
-	need(t, lab.Config{Services: true})
+	c := lab.Config{Hosts: 1, Services: true}
+	need(t, c)
+	takeLab(t, c)
 	dir := filepath.Join(t.TempDir(), "lab")
 	cmd := exec.CommandContext(t.Context(), os.Args[0], argStart, dir, kind)
 	if _, err := cmd.StdinPipe(); err != nil {
@@ -378,6 +398,7 @@ func inOtherProcess(t *testing.T, kind string) (string, *exec.Cmd) {
 }
 
 func TestDetachedLabIsOpenedAndStoppedByAnotherProcess(t *testing.T) {
+	t.Parallel()
 	dir, cmd := inOtherProcess(t, "detached")
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
@@ -410,6 +431,7 @@ func TestDetachedLabIsOpenedAndStoppedByAnotherProcess(t *testing.T) {
 }
 
 func TestHostsEndWithTheProcessThatStartedThem(t *testing.T) {
+	t.Parallel()
 	dir, cmd := inOtherProcess(t, "attached")
 	l, err := lab.Open(dir)
 	if err != nil {
@@ -431,6 +453,7 @@ func TestHostsEndWithTheProcessThatStartedThem(t *testing.T) {
 }
 
 func TestStartRefusesWhatCannotWork(t *testing.T) {
+	t.Parallel()
 	need(t, lab.Config{})
 	full := t.TempDir()
 	if err := os.WriteFile(filepath.Join(full, "precious"), nil, 0o600); err != nil {
@@ -466,7 +489,9 @@ func TestStartRefusesWhatCannotWork(t *testing.T) {
 }
 
 func TestStartThatFailsLeavesNothing(t *testing.T) {
+	t.Parallel()
 	need(t, lab.Config{})
+	takeLab(t, lab.Config{Hosts: 1}) // the others have no time to begin
 	dir := filepath.Join(t.TempDir(), "lab")
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 	defer cancel()
@@ -482,7 +507,9 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 }
 
 func TestTwoLabsDoNotTouchEachOther(t *testing.T) {
+	t.Parallel()
 	need(t, lab.Config{})
+	takeLab(t, lab.Config{Hosts: 2})
 	labs := make(chan *lab.Lab, 2)
 	for range 2 {
 		dir := t.TempDir()

@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Where things are in the lab's network of 256 addresses.
@@ -66,10 +69,37 @@ func machineNetworks() ([]netip.Prefix, error) {
 	return all, nil
 }
 
+// choosing holds the right to choose a network until the file is closed. It is
+// a lock on the machine's own network, so that it is among all programs that
+// can be in each other's way, and leaves nothing behind.
+func choosing(ctx context.Context) (*os.File, error) {
+	f, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock the choice of a network: %w", err), f.Close())
+		}
+		if !pause(ctx, 10*time.Millisecond) {
+			return nil, errors.Join(fmt.Errorf("wait for others that choose a network: %w", context.Cause(ctx)), f.Close())
+		}
+	}
+}
+
 // connectHub links the machine to the hub and returns the link's name and the
-// network it chose. The name holds the network's third byte, so of two labs
-// that want the same network at the same moment one fails and takes the next.
+// network it chose. The name holds the network's third byte. Labs choose one
+// after the other, and each sees the addresses of those before.
 func connectHub(ctx context.Context, hub int, prefix string, asked netip.Prefix) (string, netip.Prefix, error) {
+	turn, err := choosing(ctx)
+	if err != nil {
+		return "", netip.Prefix{}, err
+	}
+	defer func() { _ = turn.Close() }()
 	used, err := machineNetworks()
 	if err != nil {
 		return "", netip.Prefix{}, err
@@ -105,6 +135,11 @@ func connectHub(ctx context.Context, hub int, prefix string, asked netip.Prefix)
 	}
 	return "", netip.Prefix{}, errors.New("choose a network: none is free, or the link of the one asked for exists: is another lab up?")
 }
+
+// disconnectHub takes the link away, if there is any. It is found by its end in
+// the hub: its name on the machine may be that of another lab's by now. Without
+// a hub the kernel takes it away by itself.
+func disconnectHub(ctx context.Context, hub int) { _ = ipBatch(ctx, hub, "link del up0") }
 
 // cable returns the name that the hub has for a host's end of the bridge.
 func cable(addr netip.Addr) string { return "port" + strconv.Itoa(int(addr.As4()[3])) }

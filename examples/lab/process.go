@@ -104,15 +104,21 @@ func (p *process) alive() bool {
 		return false
 	}
 	s, err := statIn("/proc", p.PID)
-	return err == nil && s.began == p.Start && s.state != "Z" && s.state != "X"
+	return err == nil && s.began == p.Start && !s.ended()
 }
 
 // A stat is what the kernel says of a process.
 type stat struct {
-	state  string // a letter: R, S, D, T, Z, X
-	parent int
-	began  uint64 // ticks since the machine's boot
+	state   string // of its first thread, a letter: R, S, D, T, Z, X
+	parent  int
+	threads int
+	began   uint64 // ticks since the machine's boot
 }
+
+// ended reports whether nothing of the process runs any more. Its first thread
+// ends before the others do, and for a moment when another one of them starts
+// a program in its place.
+func (s stat) ended() bool { return s.state == "X" || s.state == "Z" && s.threads <= 1 }
 
 // statIn reads it from a mounted /proc, which says whose counting the number is
 // of.
@@ -123,12 +129,15 @@ func statIn(proc string, pid int) (stat, error) {
 	}
 	// The name, in parentheses, may hold anything.
 	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	const parentField, startField = 1, 19 // 4 and 22 of proc(5), counted after the name
+	const parentField, threadsField, startField = 1, 17, 19 // 4, 20 and 22 of proc(5), counted after the name
 	if len(fields) <= startField {
 		return stat{}, fmt.Errorf("read the state of process %d: %q", pid, b)
 	}
 	s := stat{state: fields[0]}
 	if s.parent, err = strconv.Atoi(fields[parentField]); err != nil {
+		return stat{}, err
+	}
+	if s.threads, err = strconv.Atoi(fields[threadsField]); err != nil {
 		return stat{}, err
 	}
 	s.began, err = strconv.ParseUint(fields[startField], 10, 64)

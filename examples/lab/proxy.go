@@ -244,7 +244,7 @@ func (h *Host) proxyProcesses() (master int, workers []int, err error) {
 		if err != nil {
 			continue
 		}
-		if s, err := statIn(h.root()+"/proc", pid); err == nil && s.parent == master && s.state != "Z" {
+		if s, err := statIn(h.root()+"/proc", pid); err == nil && s.parent == master && !s.ended() {
 			workers = append(workers, pid)
 		}
 	}
@@ -254,7 +254,7 @@ func (h *Host) proxyProcesses() (master int, workers []int, err error) {
 // alive reports whether a process of the host's counting has not ended.
 func (h *Host) alive(pid int) bool {
 	s, err := statIn(h.root()+"/proc", pid)
-	return err == nil && s.state != "Z" && s.state != "X"
+	return err == nil && !s.ended()
 }
 
 // root returns where the machine sees the host's root.

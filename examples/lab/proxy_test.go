@@ -43,7 +43,7 @@ printf 'release=%s\nbuild=%s\n' "$1" "$1" >manifest
 echo '<body data-release="{{.Release}}">' >page.html`
 
 // sum returns all answers.
-func sum(of map[string]int) (n int) {
+func sum[K comparable](of map[K]int) (n int) {
 	for _, answers := range of {
 		n += answers
 	}
@@ -102,6 +102,7 @@ func put(t *testing.T, h *lab.Host, path, text string, mode os.FileMode) {
 }
 
 func TestBalancersOfHAProxyLeadToPublishedPorts(t *testing.T) {
+	t.Parallel()
 	l := start(t, lab.Config{Hosts: 2, Balancers: 2, Proxy: lab.HAProxy, Engine: lab.Docker, Services: true})
 	ctx := t.Context()
 	image, err := l.PushImage(ctx, "1")
@@ -227,6 +228,7 @@ func testHAProxyFaults(t *testing.T, h *lab.Host) {
 }
 
 func TestBalancerOfNginxLeadsToHosts(t *testing.T) {
+	t.Parallel()
 	l := start(t, lab.Config{Hosts: 1, Balancers: 1})
 	ctx, h, lb := t.Context(), l.Host(1), l.Balancers()[0]
 	program := filepath.Join(t.TempDir(), "shop")

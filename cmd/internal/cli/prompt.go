@@ -33,7 +33,7 @@ func (p *prompt) secret(ctx context.Context, question string) (string, error) {
 func (p *prompt) confirm(ctx context.Context, question string) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	answer, err := p.ask(ctx, question+" [y/N] ", visible)
+	answer, err := p.ask(ctx, "\n"+question+" [y/N] ", visible)
 	answer = strings.ToLower(strings.TrimSpace(answer))
 	return answer == "y" || answer == "yes", err
 }

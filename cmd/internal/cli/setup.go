@@ -152,8 +152,9 @@ func (s *setup) show(found []orchestrator.ProxySetup) error {
 			where = " on " + list(hosts[usage])
 		}
 		fmt.Fprintf(&b, "\nYour own configuration%s refers to the app with:\n\n", where)
+		own := usage[:len(usage)-len(strings.TrimLeft(usage, " "))]
 		for line := range strings.Lines(usage) {
-			b.WriteString("    " + line)
+			b.WriteString("    " + strings.TrimPrefix(line, own))
 		}
 	}
 	return display.Text(s.out, b.String())

@@ -80,10 +80,10 @@ func TestSetup(t *testing.T) {
 `,
 		},
 		{
-			name: "the lines differ", before: proxies{ready, {Host: "web1", Usage: "proxy_pass http://shop;\n"}, {Host: "web2"}},
+			name: "the lines differ", before: proxies{ready, {Host: "web1", Usage: "  location / {\n    proxy_pass http://shop;\n  }\n"}, {Host: "web2"}},
 			outcome: orchestrator.OutcomeDone,
 			out: lb1Ready + "web1: ready\nweb2: ready\n\nYour own configuration on lb1 refers to the app with:\n\n    mode http\n    default_backend shop\n" +
-				"\nYour own configuration on web1 refers to the app with:\n\n    proxy_pass http://shop;\n",
+				"\nYour own configuration on web1 refers to the app with:\n\n    location / {\n      proxy_pass http://shop;\n    }\n",
 		},
 	}
 	for _, tt := range tests {

@@ -129,7 +129,8 @@ ls -l "$route/cur/"
 
 // turnBack lets the former set serve again, also when ctx has ended, because
 // cause speaks against the one that does. It returns cause, as unknown when
-// that cannot be proven either.
+// that cannot be proven either. An nginx that gives no answer needs none: it
+// looks for the file again for every request that it will take.
 func turnBack(ctx context.Context, h plugins.Host, l proxy.Layout, former string, members []proxy.Member, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*proofWithin)
 	defer cancel()
@@ -137,6 +138,9 @@ func turnBack(ctx context.Context, h plugins.Host, l proxy.Layout, former string
 	route := parseSet(string(out))
 	if err == nil {
 		err = proveAll(ctx, h, l, members, nil, route)
+		if err != nil && silent(ctx, h, l, members) {
+			return failed(h, "switch "+l.App, plugins.KindOf(cause), fmt.Errorf("nginx does not answer, all on the disk is as before: %w", cause))
+		}
 	}
 	if err != nil {
 		return failed(h, "switch "+l.App, plugins.KindOf(cause), fmt.Errorf("%w: %w; going back: %w", proxy.ErrUnknown, cause, err))
@@ -146,4 +150,16 @@ func turnBack(ctx context.Context, h plugins.Host, l proxy.Layout, former string
 		serves = append(serves, fmt.Sprintf("%s: %s", m.Name, route[m.Name]))
 	}
 	return failed(h, "switch "+l.App, plugins.KindOf(cause), fmt.Errorf("%w; all is as before (%s)", cause, strings.Join(serves, ", ")))
+}
+
+// silent reports whether nginx gives no answer at all for any of the members,
+// over a connection to the host that works.
+func silent(ctx context.Context, h plugins.Host, l proxy.Layout, members []proxy.Member) bool {
+	return together(members, func(_ int, m proxy.Member) error {
+		_, err := askTwice(ctx, h, l, m)
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, plugins.Unavailable) {
+			return nil
+		}
+		return errors.New("it answers")
+	}) == nil
 }

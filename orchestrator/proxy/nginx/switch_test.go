@@ -127,6 +127,23 @@ func replay(c net.Conn, text string) {
 	}
 }
 
+func TestSwitchOfASilentNginxIsTakenBack(t *testing.T) {
+	t.Parallel()
+	d, l, _ := prepared(t)
+	c := &counting{Host: host(), dial: func(context.Context, string) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
+		return ours, nil
+	}}
+	err := d.proxy().Switch(t.Context(), c, l, green)
+	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "nginx does not answer, all on the disk is as before") {
+		t.Errorf("error %v", err)
+	}
+	if diff := cmp.Diff(serving(proxy.Route{"web1": 0}), observe(t, d, l)); diff != "" {
+		t.Errorf("observed (-want +got):\n%s", diff)
+	}
+}
+
 func TestSwitchThatCanNeitherBeProvenNorTakenBackIsUnknown(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
