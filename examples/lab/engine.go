@@ -82,6 +82,8 @@ runtime = "runc"
 // podmanBoot is what systemd does on a host before anybody can log in. It comes
 // before the first Podman of the user $1: that one keeps a view of the mounts
 // as they are then. Which addresses are given away is forgotten with the power.
+// A user may have a /proc in his containers only where the host has one that
+// nothing is mounted over, and over /proc there is the host's boot id.
 const podmanBoot = `set -e
 mkdir /dev/net
 mknod -m 666 /dev/net/tun c 10 200
@@ -89,6 +91,8 @@ mkdir -p /var/lib/cni
 mount -t tmpfs -o mode=755 tmpfs /var/lib/cni
 install -d -m 755 /run/user
 install -d -m 700 -o "$1" -g "$1" "/run/user/$(id -u "$1")"
+mkdir /run/proc
+mount -t proc proc /run/proc
 mount --make-rshared /`
 
 // podmanRestart is podman-restart.service for the user $1, root when empty.

@@ -86,10 +86,13 @@ func (r *rootFS) copyDir(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(r.Upper+path, info.Mode().Perm()); err != nil {
+	if err := os.Mkdir(r.Upper+path, 0o700); err != nil {
 		if errors.Is(err, os.ErrExist) {
 			return nil
 		}
+		return err
+	}
+	if err := os.Chmod(r.Upper+path, info.Mode()); err != nil { // whatever the umask, and with the bit of /var/tmp
 		return err
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)

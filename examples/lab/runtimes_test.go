@@ -158,6 +158,11 @@ func (r *runtimeRun) test() {
 	if killed.code != -1 {
 		r.t.Errorf("teal was to be killed and ended with code %d", killed.code)
 	}
+	for _, e := range killed.events {
+		if e.Step == "switch" && e.Status == "done" {
+			s.rec.Switched(load.Switch{Host: e.Host, Release: "3", Began: killed.events[0].Time, Confirmed: e.Time})
+		}
+	}
 	r.eventually(25*time.Second, "blue is gone", func() bool { return len(r.containers()) == 1 })
 	r.left("3")
 	if e := r.must(r.run(nil, "deploy", "--version", "3")); e.result.Outcome != "nothing to do" {
