@@ -53,7 +53,7 @@ func runtimeRows(t *testing.T) []runtimeRow {
 			name: "process", engine: lab.NoEngine, list: atLogin("ls ~/.local/state/teal-process"),
 			changes: []func(string) string{
 				lab.Set("runtime", `"process"`),
-				lab.Set("image.name", `"none"`), lab.Set("image.pull", `"never"`),
+				lab.Set("image.name", ""), replace("[image]\n", ""),
 				lab.Set("container.command", `["sh", "-c", "exec \"$1\" -dir \"$2\" -listen 127.0.0.1:$PORT", "shop", "/srv/app/bin/shop", "/srv/app"]`),
 			},
 			prepare: addProcessRuntime,
