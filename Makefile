@@ -40,6 +40,7 @@ unit: ## all tests that need no lab
 	go test -race $(TESTFLAGS) $$(go list ./... | grep -v -e '/examples/lab$$' -e '/teal/orchestrator$$')
 	go test -race $(TESTFLAGS) ./orchestrator
 
+# Its tests see to it themselves how many labs there are at a time.
 lab: build ## tests against real servers in network namespaces; needs root
 	TEAL=$(BIN)/teal go test -race -count=1 -timeout 20m $(TESTFLAGS) ./examples/lab
 

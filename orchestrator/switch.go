@@ -461,8 +461,8 @@ func (r *run) verifyShared(ctx context.Context) error {
 		if gctx.Err() == nil { // a silence is not an answer
 			err = errors.Join(err, r.shared.believes(gctx, p))
 		}
-		if cause := context.Cause(gctx); errors.Is(cause, plugins.Lost) {
-			r.balancerSays(p, StatusWarning, "it has confirmed what it serves, and could not be verified", cause)
+		if lost := cmp.Or(context.Cause(gctx), err); errors.Is(lost, plugins.Lost) {
+			r.balancerSays(p, StatusWarning, "it has confirmed what it serves, and could not be verified", lost)
 			r.unverified.Store(true)
 			return nil
 		}

@@ -34,6 +34,10 @@ func eachProxy(t *testing.T, test func(t *testing.T, proxy string)) {
 	}
 }
 
+// unhurried gives clients a pause that leaves five hosts on a small machine the
+// time to work.
+func unhurried(c *load.Config) { c.Pause = 25 * time.Millisecond }
+
 // addTLS puts the user's own TLS site in front, which leads to the app.
 func (f *fleet) addTLS(site lab.TLSSite) {
 	f.t.Helper()
@@ -98,7 +102,7 @@ func TestBalancersLoseNothing(t *testing.T) {
 		f := newBusyFleet(t, behind(proxy, 3), clients, quick)
 		f.deploy("0")
 		f.addTLS(lab.TLSSite{})
-		s := f.stress(clients, 10*time.Minute, overTLS(t, f.Lab))
+		s := f.stress(clients, 20*time.Minute, overTLS(t, f.Lab), unhurried)
 		var deployment float64
 		for n := range 10 {
 			e := f.deploy(strconv.Itoa(n + 1))
@@ -143,7 +147,7 @@ func TestBalancersLoseNoCall(t *testing.T) {
 		f := newBusyFleet(t, behind(proxy, 2), clients, append(grpc, quick)...)
 		f.deploy("0")
 		f.addTLS(lab.TLSSite{GRPC: true})
-		s := f.stress(clients, 10*time.Minute, overTLS(t, f.Lab))
+		s := f.stress(clients, 20*time.Minute, overTLS(t, f.Lab), unhurried)
 		var slowest float64
 		for _, version := range []string{"1", "2"} {
 			e := f.deploy(version)

@@ -13,12 +13,13 @@ import (
 
 // Tests of deployments wait more than they work: for blue to leave, for a lock
 // to end, for a check to stay good. So they run beside each other, each in a
-// lab of its own, and call Parallel before anything else. What the machine can carry is counted here and not with the
-// flag parallel, because a test that waits must keep no other one out.
+// lab of its own, and call Parallel before anything else. What the machine can
+// carry is counted here and not with the flag parallel, because a test that
+// waits must keep no other one out.
 const (
-	lightClients = 24 // more at the same time in one test are heavy load
-	loadRoom     = 80 // clients of all tests with heavy load
-	hostRoom     = 9  // one for each container engine, and one for each lab
+	lightClients = 24  // more at the same time in one test are heavy load
+	loadRoom     = 100 // clients of all tests with heavy load
+	hostRoom     = 9   // one for each container engine, and one for each lab
 )
 
 // Who asks first comes first. Load is asked for before a lab, so that nobody

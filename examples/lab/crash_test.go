@@ -156,7 +156,7 @@ func TestCutCableFreesTheLock(t *testing.T) {
 func TestRebootInTheMiddleOfTheDrain(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, hosts(1), func(text string) string {
-		return strings.Replace(quick(text), `delay = "2s"`, `delay = "30s"`, 1)
+		return strings.Replace(quick(text), `delay = "2s"`, `delay = "12s"`, 1)
 	})
 	f.deploy("1")
 	f.deploy("2", "--detach")

@@ -83,7 +83,7 @@ func (f *fleet) switches() (all []func() error) {
 func (f *fleet) switchOf(lb plugins.Host) func() error {
 	f.t.Helper()
 	ctx := f.t.Context()
-	dir := record.Store{}.Dir("shop")
+	dir := record.Store{}.Dir("shop@lb") // the load balancers of the group lb
 	text, err := f.Lookup(lb.String()).Exec(ctx, "cat", path.Join(dir, "state.json"))
 	if err != nil {
 		f.t.Fatal(err)
