@@ -159,6 +159,8 @@ func (r *run) versionKnown(app spec.App) error {
 	switch file := r.req.File; {
 	case app.Code != nil && file.Uses("version", "code"):
 		return file.Problem("code", "the commit is found with the version, which would be the commit", hint)
+	case app.Code == nil && app.Image.Name == "":
+		return file.Problem("app", "there is no commit, and no tag of an image, that could be the version", hint)
 	case app.Code == nil && file.Uses("version"):
 		return file.Problem("image.name", "there is no commit that could be the version", hint)
 	}
@@ -311,7 +313,7 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 		}
 		h.app = app
 		v := version
-		if v == "" {
+		if v == "" && app.Image.Name != "" {
 			if _, v, err = image.Repository(app.Image.Name); err != nil {
 				return nil, &UsageError{err}
 			}
@@ -336,8 +338,11 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 }
 
 // resolveDigest returns the digest of the host's image, or "" when only the
-// hosts can find out.
+// hosts can find out, or there is no image.
 func (r *run) resolveDigest(ctx context.Context, h *hostRun) (string, error) {
+	if h.app.Image.Name == "" {
+		return "", nil
+	}
 	if h.app.Image.Pull != string(plugins.PullAlways) {
 		img, err := h.runtime.Pull(ctx, h.conn, plugins.PullRequest{Image: h.app.Image.Name, Policy: plugins.PullNever})
 		if err == nil {

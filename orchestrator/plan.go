@@ -353,11 +353,13 @@ func (p *HostPlan) print(b *strings.Builder) {
 // steps is a line for each of the seven steps.
 func (p *HostPlan) steps() [][2]string {
 	app := p.To.App
-	image := app.Image.Name
-	if p.To.Image.Digest != "" {
-		image += " at " + short(p.To.Image.Digest)
+	var lines [][2]string
+	if image := app.Image.Name; image != "" {
+		if p.To.Image.Digest != "" {
+			image += " at " + short(p.To.Image.Digest)
+		}
+		lines = append(lines, [2]string{string(StepImage), fmt.Sprintf("pull %s (%s)", image, app.Image.Pull)})
 	}
-	lines := [][2]string{{string(StepImage), fmt.Sprintf("pull %s (%s)", image, app.Image.Pull)}}
 	if c := app.Code; c != nil {
 		lines = append(lines, [2]string{string(StepCode), fmt.Sprintf("%s at %s", c.Repository, short(p.To.Commit))})
 	}

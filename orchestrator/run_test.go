@@ -60,6 +60,31 @@ func TestDeploymentsFollowEachOther(t *testing.T) {
 	}
 }
 
+func TestAppWithoutAnImage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, `app = "shop"`, "app = \"shop\"\nruntime = \"process\"", "[image]\nname = \"shop:${version}\"\npull = \"never\"\n", "")
+	for _, version := range []string{"1", "2"} {
+		ended(t, w.teal().deploy(t.Context(), version), OutcomeDone, "done "+version)
+		w.quiet()
+	}
+	if res, _ := w.rollback(""); res.Outcome != OutcomeDone || res.Version != "1" {
+		t.Errorf("back: %s", explain(res))
+	}
+	if slices.Contains(w.hosts[0].calls, "pull") {
+		t.Error("an image was pulled")
+	}
+	req := w.req
+	req.Version = "3"
+	plan, err := w.teal().Plan(t.Context(), req)
+	if err != nil || strings.Contains(plan.String(), "image") {
+		t.Errorf("the plan is %v, %s", err, plan)
+	}
+	req.Version = ""
+	if res := w.teal().Deploy(t.Context(), req); res.Outcome != OutcomeUsage || !strings.Contains(res.Err.Error(), "say what the release is called: --version") {
+		t.Errorf("without a version: %s", explain(res))
+	}
+}
+
 func TestOneHostFailsWithinTheLimits(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -22,7 +22,7 @@ import (
 // pinImage finds out the digest by pulling on one host, when the registry
 // could not be asked from the operator's machine.
 func (r *run) pinImage(ctx context.Context, h *hostRun) error {
-	if r.digest != "" || h.plan.Instant {
+	if r.digest != "" || h.plan.Instant || h.app.Image.Name == "" {
 		return nil
 	}
 	if err := r.pullImage(ctx, h); err != nil {
@@ -34,7 +34,7 @@ func (r *run) pinImage(ctx context.Context, h *hostRun) error {
 
 // pullImage is step 1.
 func (r *run) pullImage(ctx context.Context, h *hostRun) error {
-	if h.plan.Instant || h.image.Reference != "" {
+	if h.plan.Instant || h.image.Reference != "" || h.app.Image.Name == "" {
 		return nil
 	}
 	r.say(h, StepImage, StatusStarted, "%s", h.app.Image.Name)

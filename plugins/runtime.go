@@ -101,7 +101,7 @@ const (
 // A Spec describes a container to be created.
 type Spec struct {
 	Name    string
-	Image   string            // Image.Reference of Pull
+	Image   string            // Image.Reference of Pull; "" when the app has no image
 	Command []string          // nil: the image's own
 	Env     map[string]string // values may be secret: never log them
 	Labels  map[string]string

@@ -3,7 +3,6 @@
 package lab
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -112,14 +111,7 @@ func (l *Lab) hostOrder(h *Host, hostKey string) *order {
 	if l.config.SudoPassword != "" {
 		o.Setup = append(o.Setup, command{Argv: []string{"chpasswd"}, Stdin: loginUser + ":" + l.config.SudoPassword + "\n"})
 	}
-	if h.engine() == Docker {
-		o.Files = append(o.Files, file{Path: "/etc/docker/daemon.json", Text: engineConfig(l.Registry())})
-		o.Services = append(o.Services, service{
-			Name:    "dockerd",
-			Argv:    []string{"/usr/sbin/dockerd", "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid", "--log-level", "warn"},
-			Restart: true,
-		})
-	}
+	o.addEngine(h.engine(), l.Registry())
 	return o
 }
 
@@ -169,12 +161,6 @@ func hostsFile(name string, hosts []*Host) string {
 	return b.String()
 }
 
-// engineConfig lets the engine take images from a registry without TLS.
-func engineConfig(registry netip.AddrPort) string {
-	b, _ := json.MarshalIndent(map[string]any{"insecure-registries": []string{registry.String()}}, "", "  ") // cannot fail: text only
-	return string(b) + "\n"
-}
-
 func registryConfig(addr netip.AddrPort, auth bool) string {
 	text := "version: 0.1\n" +
 		"log:\n  level: warn\n" +
@@ -208,6 +194,9 @@ func inventoryFile(dir string, hosts, balancers []*Host) string {
 	}
 	for _, h := range slices.Concat(hosts, balancers) {
 		fmt.Fprintf(&b, "\n[hosts.%s]\naddress = %q\n", h.Name, h.Addr)
+		if h.engine() == Podman {
+			b.WriteString("ssh = { user = \"root\" }\n")
+		}
 	}
 	return b.String()
 }

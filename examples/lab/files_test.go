@@ -108,7 +108,7 @@ func TestFilesOfAHost(t *testing.T) {
 	l := twoHosts()
 	tests := []struct{ name, got, want string }{
 		{"hosts", hostsFile("h2", l.all()), "127.0.0.1\tlocalhost\n127.0.1.1\th2\n10.46.3.11\th1\n10.46.3.2\tservices\n"},
-		{"daemon.json", engineConfig(l.Registry()), "{\n  \"insecure-registries\": [\n    \"10.46.3.2:5000\"\n  ]\n}\n"},
+		{"daemon.json", dockerConfig(l.Registry()), "{\n  \"insecure-registries\": [\n    \"10.46.3.2:5000\"\n  ]\n}\n"},
 		{"sudoers", sudoers(false), "deploy ALL=(ALL:ALL) NOPASSWD: ALL\n"},
 		{"sudoers with a password", sudoers(true), "deploy ALL=(ALL:ALL) ALL\n"},
 		{"registry", registryConfig(l.Registry(), true), `version: 0.1

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,16 +137,31 @@ func (h *Host) disk() (*rootFS, error) {
 		Dir:   filepath.Join(h.dir(), "root"),
 		Upper: filepath.Join(h.dir(), "disk"),
 		Work:  filepath.Join(h.dir(), "work"),
-		Binds: map[string]string{"/var/lib/docker": filepath.Join(h.dir(), "docker")},
+		Binds: map[string]string{},
 		Empty: emptyDirs(),
 	}
-	for _, dir := range []string{r.Dir, r.Upper, r.Work, r.Binds["/var/lib/docker"]} {
+	for path, name := range storage(h.engine()) {
+		r.Binds[path] = filepath.Join(h.dir(), name)
+	}
+	for _, dir := range slices.AppendSeq([]string{r.Dir, r.Upper, r.Work}, maps.Values(r.Binds)) {
 		// The root of a host is readable by its users.
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
 	}
 	return r, nil
+}
+
+// storage are the folders of a host that an engine keeps layers in, and what
+// they are called on the machine.
+func storage(engine string) map[string]string {
+	switch engine {
+	case Docker:
+		return map[string]string{"/var/lib/docker": "docker"}
+	case Podman, RootlessPodman:
+		return map[string]string{"/var/lib/containers": "containers", "/home/" + loginUser: "home"}
+	}
+	return nil
 }
 
 // Stop cuts the power: every process of the host is gone at once, and so is

@@ -46,10 +46,11 @@ type order struct {
 	Absent   []string   // folders and files of the machine that are not on the disk, removed once
 	Setup    []command  // run once in the life of the disk, before Files
 	Files    []file     // written once in the life of the disk
+	Boot     []command  // run at every boot, before Services
 	Services []service  // started at every boot, in this order
 }
 
-// A command runs once, at the first boot of a host.
+// A command runs to its end at a boot of a host.
 type command struct {
 	Argv  []string
 	Stdin string
@@ -139,6 +140,11 @@ func boot() error {
 			return err
 		}
 	}
+	for _, c := range o.Boot {
+		if err := c.run(); err != nil {
+			return err
+		}
+	}
 	p := newProcesses()
 	for _, s := range o.Services {
 		go p.supervise(s)
@@ -150,6 +156,15 @@ func boot() error {
 		}()
 	}
 	return p.reap()
+}
+
+func (c *command) run() error {
+	cmd := exec.CommandContext(context.Background(), c.Argv[0], c.Argv[1:]...)
+	cmd.Stdin = strings.NewReader(c.Stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("set up with %s: %w: %s", c.Argv[0], err, out)
+	}
+	return nil
 }
 
 // firstBoot does what is done once in the life of a disk.
@@ -164,10 +179,8 @@ func firstBoot(o *order) error {
 		}
 	}
 	for _, c := range o.Setup {
-		cmd := exec.CommandContext(context.Background(), c.Argv[0], c.Argv[1:]...)
-		cmd.Stdin = strings.NewReader(c.Stdin)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("set up with %s: %w: %s", c.Argv[0], err, out)
+		if err := c.run(); err != nil {
+			return err
 		}
 	}
 	for _, f := range o.Files {

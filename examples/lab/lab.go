@@ -21,8 +21,13 @@ import (
 	"time"
 )
 
-// Docker is the engine that Config.Engine can ask for.
-const Docker = "docker"
+// The container engines that a host can have.
+const (
+	NoEngine       = ""
+	Docker         = "docker"
+	Podman         = "podman"          // root's, so that teal logs in as root
+	RootlessPodman = "rootless-podman" // of the login user
+)
 
 // readyTimeout bounds the start of one host, for callers whose ctx does not.
 const readyTimeout = time.Minute
@@ -36,8 +41,11 @@ type Config struct {
 	Hosts     int    `json:"hosts"`     // h1, h2, …; at most 200
 	Balancers int    `json:"balancers"` // lb1, lb2, …, which run the proxy in place of the hosts; at most 40
 	Proxy     string `json:"proxy"`     // Nginx, the default, HAProxy or NoProxy
-	Engine    string `json:"engine"`    // of the hosts: Docker, or "" for none; load balancers have none
+	Engine    string `json:"engine"`    // of the hosts; load balancers have none
 	Services  bool   `json:"services"`  // a registry and git repositories
+
+	// Engines are those of h1, h2, … where they differ: Engine is for the rest.
+	Engines []string `json:"engines,omitempty"`
 
 	// Prefix begins the names of the machine's link to the lab and of the
 	// control groups; at most 8 lower-case letters. Default: "teal".
@@ -119,12 +127,17 @@ func check(c *Config) error {
 		return fmt.Errorf("unknown proxy %q", c.Proxy)
 	case c.Proxy == NoProxy && c.Balancers > 0:
 		return fmt.Errorf("%d load balancers, and no proxy for them to run", c.Balancers)
-	case c.Engine != "" && c.Engine != Docker:
-		return fmt.Errorf("unknown engine %q", c.Engine)
+	case len(c.Engines) > c.Hosts:
+		return fmt.Errorf("%d engines for %d hosts", len(c.Engines), c.Hosts)
 	case !regexp.MustCompile(`^[a-z]{1,8}$`).MatchString(c.Prefix):
 		return fmt.Errorf("the prefix %q is not one to eight lower-case letters", c.Prefix)
 	case c.Net.IsValid() && (!c.Net.Addr().Is4() || c.Net.Bits() != 24):
 		return fmt.Errorf("the network %s is not an IPv4 network of 256 addresses", c.Net)
+	}
+	for _, engine := range append([]string{c.Engine}, c.Engines...) {
+		if !slices.Contains([]string{NoEngine, Docker, Podman, RootlessPodman}, engine) {
+			return fmt.Errorf("unknown engine %q", engine)
+		}
 	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return err

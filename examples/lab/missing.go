@@ -33,14 +33,8 @@ func requirements(c Config) []requirement {
 	case HAProxy:
 		all = append(all, requirement{"haproxy", "haproxy"})
 	}
-	if c.Engine == Docker {
-		all = append(
-			all,
-			requirement{"dockerd", "docker.io"},
-			requirement{"docker", "docker.io"},
-			requirement{"iptables", "iptables"},
-			requirement{"busybox", "busybox-static"},
-		)
+	for _, engine := range append([]string{c.Engine}, c.Engines...) {
+		all = append(all, engineRequirements(engine)...)
 	}
 	if c.Services {
 		all = append(all, requirement{"git", "git"}, requirement{"docker-registry", "docker-registry"})

@@ -105,12 +105,21 @@ func (h *Host) proxy() string {
 	return c.Proxy
 }
 
-// engine returns the container engine that the host runs, or "".
+// engine returns the container engine that the host has, or NoEngine.
 func (h *Host) engine() string {
-	if !slices.Contains(h.lab.hosts, h) {
-		return ""
+	i := slices.Index(h.lab.hosts, h)
+	if i < 0 {
+		return NoEngine
 	}
-	return h.lab.config.Engine
+	return h.lab.config.engineOf(i)
+}
+
+// engineOf returns the engine of the ordinary host with this index.
+func (c Config) engineOf(i int) string {
+	if i < len(c.Engines) {
+		return c.Engines[i]
+	}
+	return c.Engine
 }
 
 // errNoProxy says that a host runs none.

@@ -86,10 +86,13 @@ func (r *rootFS) copyDir(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(r.Upper+path, info.Mode().Perm()); err != nil {
+	if err := os.Mkdir(r.Upper+path, 0o700); err != nil {
 		if errors.Is(err, os.ErrExist) {
 			return nil
 		}
+		return err
+	}
+	if err := os.Chmod(r.Upper+path, info.Mode()); err != nil { // whatever the umask, and with the bit of /var/tmp
 		return err
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
@@ -181,7 +184,7 @@ func (r *rootFS) mountDevices() error {
 	if err := mount("tmpfs", dev, "tmpfs", syscall.MS_NOSUID, "mode=755"); err != nil {
 		return err
 	}
-	for _, dir := range []string{"pts", "shm", "net"} {
+	for _, dir := range []string{"pts", "shm"} {
 		if err := os.Mkdir(filepath.Join(dev, dir), 0o755); err != nil {
 			return err
 		}
@@ -192,7 +195,7 @@ func (r *rootFS) mountDevices() error {
 	if err := mount("tmpfs", dev+"/shm", "tmpfs", 0, "mode=1777"); err != nil {
 		return err
 	}
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty", "net/tun", "fuse"} {
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty", "fuse"} {
 		if _, err := os.Stat("/dev/" + name); err != nil {
 			continue // the machine does not have it either
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -108,12 +109,16 @@ func (l *Lab) git(ctx context.Context, dir string, argv ...string) (string, erro
 	return output(cmd, "the machine", "git "+argv[0])
 }
 
-// PushImage builds the shop's image with the engine of h1, pushes it to the
-// registry and returns its name there. Images of two versions have different
+// PushImage builds the shop's image on the first host with Docker, pushes it to
+// the registry and returns its name there. Images of two versions have different
 // digests. The working directory must be inside the module.
 func (l *Lab) PushImage(ctx context.Context, version string) (string, error) {
 	if l.services == nil {
 		return "", errNoServices
+	}
+	i := slices.IndexFunc(l.hosts, func(h *Host) bool { return h.engine() == Docker })
+	if i < 0 {
+		return "", errors.New("no host of the lab has Docker to build an image with")
 	}
 	dir := l.path("shop-image")
 	if _, err := os.Stat(dir); err != nil {
@@ -122,10 +127,10 @@ func (l *Lab) PushImage(ctx context.Context, version string) (string, error) {
 		}
 	}
 	name := l.Registry().String() + "/shop:" + version
-	if _, err := l.Docker(ctx, l.Host(1), "build", "--quiet", "--label", "release="+version, "--tag", name, dir); err != nil {
+	if _, err := l.Docker(ctx, l.hosts[i], "build", "--quiet", "--label", "release="+version, "--tag", name, dir); err != nil {
 		return "", err
 	}
-	_, err := l.Docker(ctx, l.Host(1), "push", "--quiet", name)
+	_, err := l.Docker(ctx, l.hosts[i], "push", "--quiet", name)
 	return name, err
 }
 

@@ -27,7 +27,7 @@ type App struct {
 
 // Image is step 1.
 type Image struct {
-	Name     string  `json:"name"`
+	Name     string  `json:"name"` // empty: the runtime does without images
 	Pull     string  `json:"pull"` // always, missing, never
 	Username string  `json:"username,omitempty"`
 	Password *Secret `json:"password,omitempty"`

@@ -27,7 +27,9 @@ var (
 func (c *checker) image() {
 	const key = "image"
 	img := c.app.Image
-	c.required(key+".name", "say which image, as registry.example.com/shop:${version}")
+	if c.doc.Has(key) || slices.Contains(Builtins(), c.app.Runtime) { // a plugin may do without
+		c.required(key+".name", "say which image, as registry.example.com/shop:${version}")
+	}
 	c.text(key+".name", img.Name, imageName)
 	c.text(key+".pull", img.Pull, oneOf([]string{"always", "missing", "never"}, "upload"))
 	c.text(key+".username", img.Username, printable)

@@ -69,6 +69,9 @@ func (r *renderer) always(key string, value any) {
 }
 
 func (r *renderer) image(img Image) {
+	if img.Name == "" {
+		return
+	}
 	r.table("image")
 	r.put("name", img.Name)
 	r.put("pull", img.Pull)

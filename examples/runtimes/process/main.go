@@ -6,7 +6,6 @@
 // In the app file:
 //
 //	runtime = "process"
-//	image = { name = "none", pull = "never" }
 //	code = { repository = "…", path = "/srv/app" }
 //	container = { port = 8080, command = ["bin/web"] }
 //
@@ -46,6 +45,7 @@ import (
 //go:embed process.sh
 var script string
 
+// What whoever asks for an image gets: a test of all runtimes does.
 const (
 	noImage = "none"
 	// noDigest is the SHA-256 sum of nothing, equal on all hosts.
@@ -78,7 +78,7 @@ func (p *process) Pull(_ context.Context, h plugins.Host, req plugins.PullReques
 	if req.Image != noImage {
 		return plugins.Image{}, &plugins.Error{
 			Op: "pull " + req.Image, Host: h.String(), Kind: plugins.NotFound,
-			Err: errors.New(`a process has no image: write image = { name = "none", pull = "never" }`),
+			Err: errors.New("a process has no image: leave [image] out"),
 		}
 	}
 	return plugins.Image{Reference: noImage, Digest: noDigest}, nil
@@ -110,8 +110,10 @@ func (p *process) files(ctx context.Context, h plugins.Host, spec plugins.Spec) 
 	invalid := func(kind plugins.Kind, format string, args ...any) ([]string, error) {
 		return nil, &plugins.Error{Kind: kind, Err: fmt.Errorf(format, args...)}
 	}
-	if _, err := p.Pull(ctx, h, plugins.PullRequest{Image: spec.Image}); err != nil {
-		return nil, err
+	if spec.Image != "" {
+		if _, err := p.Pull(ctx, h, plugins.PullRequest{Image: spec.Image}); err != nil {
+			return nil, err
+		}
 	}
 	if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`).MatchString(spec.Name) {
 		return invalid(plugins.Invalid, "%q is no name for a container", spec.Name)

@@ -134,7 +134,7 @@ func (c *command) up(ctx context.Context, args []string) error {
 	c.flags.IntVar(&config.Hosts, "hosts", 2, "how many hosts")
 	c.flags.IntVar(&config.Balancers, "lb", 0, "how many load balancers, which run the proxy; 0: each host has its own")
 	c.flags.StringVar(&config.Proxy, "proxy", lab.Nginx, "nginx, haproxy or none")
-	c.flags.StringVar(&config.Engine, "engine", lab.Docker, "the hosts' container engine; empty for none")
+	c.flags.StringVar(&config.Engine, "engine", lab.Docker, "the hosts' container engine: docker, podman or rootless-podman; empty for none")
 	c.flags.StringVar(&config.SudoPassword, "sudo-password", "", "what sudo asks the user deploy for; empty for nothing")
 	if err := c.parse(args, 0); err != nil {
 		return err
