@@ -43,8 +43,14 @@ func takeLoad(t *testing.T, clients int) {
 func takeLab(t *testing.T, c lab.Config) {
 	t.Helper()
 	n := 1
-	if c.Engine != "" {
-		n += c.Hosts
+	for i := range c.Hosts {
+		engine := c.Engine
+		if i < len(c.Engines) {
+			engine = c.Engines[i]
+		}
+		if engine != lab.NoEngine {
+			n++
+		}
 	}
 	take(t, labRoom, min(n, hostRoom))
 }

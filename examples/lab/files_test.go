@@ -33,7 +33,8 @@ func balanced(proxy string) *Lab {
 }
 
 func TestFilesForTheOperator(t *testing.T) {
-	l := twoHosts()
+	l, podman := twoHosts(), twoHosts()
+	podman.config.Engines = []string{Podman, RootlessPodman}
 	keys := map[string]string{"h1": "ssh-ed25519 AAA1 lab\n", "h2": "ssh-ed25519 AAA2 lab\n", "services": "ssh-ed25519 AAA3 lab\n"}
 	tests := []struct{ name, got, want string }{
 		{"known_hosts", knownHosts(l.all(), keys), `10.46.3.11,h1 ssh-ed25519 AAA1
@@ -51,6 +52,22 @@ hosts = ["h1", "h2"]
 
 [hosts.h1]
 address = "10.46.3.11"
+
+[hosts.h2]
+address = "10.46.3.12"
+`},
+		{"inventory with root's Podman", inventoryFile("/var/lab", podman.hosts, nil), `[ssh]
+user = "deploy"
+identity = ["/var/lab/id"]
+known_hosts = ["/var/lab/known_hosts"]
+become = "sudo"
+
+[groups.web]
+hosts = ["h1", "h2"]
+
+[hosts.h1]
+address = "10.46.3.11"
+ssh = { user = "root" }
 
 [hosts.h2]
 address = "10.46.3.12"
@@ -140,6 +157,11 @@ auth:
 }
 
 func TestEveryKindOfHostRunsWhatItIsFor(t *testing.T) {
+	with := func(second string) *Lab {
+		l := twoHosts()
+		l.config.Engines = []string{Docker, second}
+		return l
+	}
 	bare := func(proxy string) *Lab {
 		l := twoHosts()
 		l.config.Engine, l.config.Proxy = "", proxy
@@ -153,6 +175,9 @@ func TestEveryKindOfHostRunsWhatItIsFor(t *testing.T) {
 	}{
 		{"a host", twoHosts(), "h1", []string{"sshd", "nginx", "dockerd"}},
 		{"a host without an engine", bare(Nginx), "h2", []string{"sshd", "nginx"}},
+		{"a host with root's Podman", with(Podman), "h2", []string{"sshd", "nginx", "podman-restart"}},
+		{"a host with its user's Podman", with(RootlessPodman), "h2", []string{"sshd", "nginx", "podman-restart"}},
+		{"a host beside one with Podman", with(Podman), "h1", []string{"sshd", "nginx", "dockerd"}},
 		{"a host with HAProxy", bare(HAProxy), "h2", []string{"sshd", "haproxy"}},
 		{"a host without a proxy", bare(NoProxy), "h1", []string{"sshd"}},
 		{"a host behind load balancers", balanced(HAProxy), "h1", []string{"sshd", "dockerd"}},

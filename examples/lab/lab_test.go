@@ -468,6 +468,8 @@ func TestStartRefusesWhatCannotWork(t *testing.T) {
 		{"a folder in use", lab.Config{Dir: full}, "not empty"},
 		{"too many hosts", lab.Config{Dir: t.TempDir(), Hosts: 201}, "0 to 200"},
 		{"an engine that is none", lab.Config{Dir: t.TempDir(), Engine: "podmann"}, "unknown engine"},
+		{"an engine of one host that is none", lab.Config{Dir: t.TempDir(), Hosts: 1, Engines: []string{"podmann"}}, "unknown engine"},
+		{"more engines than hosts", lab.Config{Dir: t.TempDir(), Hosts: 1, Engines: []string{lab.Docker, lab.Podman}}, "2 engines for 1 hosts"},
 		{"too many load balancers", lab.Config{Dir: t.TempDir(), Balancers: 41}, "0 to 40"},
 		{"fewer than none", lab.Config{Dir: t.TempDir(), Balancers: -1}, "-1 load balancers"},
 		{"load balancers of nothing", lab.Config{Dir: t.TempDir(), Balancers: 2, Proxy: lab.NoProxy}, "no proxy for them"},

@@ -100,12 +100,16 @@ func (f *fleet) publishOnce() {
 
 // One lab has a host for each runtime, and each row deploys to its own.
 func TestRuntimesDeployUnderLoad(t *testing.T) {
+	t.Parallel()
 	rows := runtimeRows(t)
 	c := lab.Config{Hosts: len(rows)}
 	for _, row := range rows {
 		c.Engines = append(c.Engines, row.engine)
 	}
-	f := newFleet(t, c, quick)
+	// Downloads and sockets outlast the delay: blue has to wait for their ends.
+	clients := light()
+	clients[load.Download], clients[load.WebSocket] = 1, 1
+	f := newBusyFleet(t, c, clients, quick)
 	f.publishOnce()
 	text, err := os.ReadFile(f.app)
 	if err != nil {
@@ -115,8 +119,9 @@ func TestRuntimesDeployUnderLoad(t *testing.T) {
 		for i, row := range rows {
 			t.Run(row.name, func(t *testing.T) {
 				t.Parallel()
-				own := &fleet{Lab: f.Lab, t: t, teal: f.teal, state: t.TempDir()}
-				r := &runtimeRun{fleet: own, row: row, host: f.Host(i + 1), text: string(text)}
+				own := *f
+				own.t, own.state = t, t.TempDir()
+				r := &runtimeRun{fleet: &own, row: row, host: f.Host(i + 1), text: string(text), clients: clients}
 				r.test()
 			})
 		}
@@ -130,6 +135,8 @@ type runtimeRun struct {
 	host *lab.Host
 	text string // of the app file that all rows begin with
 	dir  string // of its own
+
+	clients map[load.Class]int
 }
 
 func (r *runtimeRun) test() {
@@ -138,7 +145,7 @@ func (r *runtimeRun) test() {
 		r.row.prepare(r.t, r.dir)
 	}
 	r.ship("1", 0)
-	s := r.stress(light(), 5*time.Minute, func(c *load.Config) {
+	s := r.stress(r.clients, 5*time.Minute, func(c *load.Config) {
 		c.Hosts = slices.DeleteFunc(c.Hosts, func(h load.Host) bool { return h.Name != r.host.Name })
 	})
 	s.switched(r.ship("2", 0))

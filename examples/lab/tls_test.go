@@ -101,11 +101,15 @@ func TestMissingNamesThePartsOfEachKind(t *testing.T) {
 		config  Config
 		nginx   bool
 		haproxy bool
+		docker  bool
+		podman  bool
 	}{
-		{"by default", Config{}, true, false},
-		{"nginx", Config{Proxy: Nginx, Balancers: 1}, true, false},
-		{"HAProxy", Config{Proxy: HAProxy}, false, true},
-		{"none", Config{Proxy: NoProxy}, false, false},
+		{"by default", Config{}, true, false, false, false},
+		{"nginx", Config{Proxy: Nginx, Balancers: 1}, true, false, false, false},
+		{"HAProxy", Config{Proxy: HAProxy}, false, true, false, false},
+		{"none", Config{Proxy: NoProxy}, false, false, false, false},
+		{"Docker", Config{Proxy: NoProxy, Engine: Docker}, false, false, true, false},
+		{"Podman beside Docker", Config{Proxy: NoProxy, Engine: Docker, Engines: []string{RootlessPodman}}, false, false, true, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,6 +119,9 @@ func TestMissingNamesThePartsOfEachKind(t *testing.T) {
 			}
 			if all["nginx-light"] != tt.nginx || all["haproxy"] != tt.haproxy {
 				t.Errorf("nginx %t, HAProxy %t; want %t, %t", all["nginx-light"], all["haproxy"], tt.nginx, tt.haproxy)
+			}
+			if all["docker.io"] != tt.docker || all["podman"] != tt.podman || all["uidmap"] != tt.podman {
+				t.Errorf("Docker %t, Podman %t; want %t, %t", all["docker.io"], all["podman"], tt.docker, tt.podman)
 			}
 		})
 	}
