@@ -56,7 +56,7 @@ func (s *session) launch(app spec.App) (loader.Spec, error) {
 		return loader.Spec{}, &orchestrator.UsageError{Err: s.findProblem(app, err)}
 	}
 	launch := found.Spec()
-	launch.Settings = about.Settings
+	launch.Settings, launch.CallTimeout = about.Settings, about.Timeout
 	return launch, nil
 }
 
