@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -265,6 +266,7 @@ func (d *desk) shown(said string) string {
 		}
 	}
 	said = strings.ReplaceAll(kept.String(), d.dir, "$DIR")
+	said = strings.ReplaceAll(said, runtime.GOOS+" on "+runtime.GOARCH, "$OS on $MACHINE")
 	for _, r := range []struct{ expr, with string }{
 		{`\b\d\d:\d\d:\d\d\b`, "TIME"},
 		{`\b\d{8}-\d{6}-[0-9a-f]{6}\b`, "RUN"},

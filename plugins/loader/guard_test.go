@@ -152,7 +152,7 @@ func TestErrorsAreCompletedAndKeepWhatTheyAre(t *testing.T) {
 		}
 	}
 	exit := &plugins.ExitError{Host: "web1", Args: []string{"false"}, Code: 1}
-	if err := guarded(&stub{err: exit}, 0).Exec(t.Context(), plugintest.Local("web1"), "c1", &plugins.Command{}); err != error(exit) {
+	if err := guarded(&stub{err: exit}, 0).Exec(t.Context(), plugintest.Local("web1"), "c1", &plugins.Command{}); err == nil || err.Error() != exit.Error() {
 		t.Errorf("the error of a command is %v", err)
 	}
 }
