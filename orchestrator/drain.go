@@ -65,6 +65,7 @@ func (r *run) awaitBlue(ctx context.Context, h *hostRun) error {
 	defer patience.Stop()
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
+	warned := false
 	for {
 		found, err := h.runtime.List(ctx, h.conn, map[string]string{LabelApp: h.app.Name, LabelRelease: from.ID})
 		if errors.Is(err, plugins.Lost) {
@@ -74,6 +75,10 @@ func (r *run) awaitBlue(ctx context.Context, h *hostRun) error {
 			h.result.BlueGone = time.Now()
 			r.say(h, StepTeardown, StatusDone, "%s is gone, %s after the switch", from.Version, tidy(time.Since(h.result.SwitchAt)))
 			return nil
+		}
+		if err != nil && ctx.Err() == nil && !warned { // the host removes blue without it
+			warned = true
+			r.warn(h, StepTeardown, "it is not seen whether blue is gone", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -78,11 +78,15 @@ func newDesk(t *testing.T, like *desk) (*desk, error) {
 		d.inventory(9)) // where nobody listens
 }
 
-// app writes the app file. Only a plugin that hangs has little time for a call.
+// app writes the app file. Only a plugin that hangs has little time for a call,
+// and only one whose Pull is of interest has an image.
 func (d *desk) app(tr trouble) error {
 	text := faultApp
 	if tr.what == "hang" {
 		text += "[plugins.mine]\ntimeout = \"5s\"\n"
+	}
+	if tr.call == "pull" {
+		text += "[image]\nname = \"shop:42\"\npull = \"never\"\n"
 	}
 	return os.WriteFile(filepath.Join(d.dir, "teal.toml"), []byte(text), 0o600)
 }
@@ -198,23 +202,40 @@ func (d *desk) deploy(version string, more ...string) (said string, code int, er
 	return out.String(), code, err
 }
 
-// killed deploys a version and kills teal as soon as the plugin says on
-// the host that it has begun.
-func (d *desk) killed(version string) (said string, err error) {
+// signalled deploys a version and sends teal a signal as soon as the plugin says
+// on the host that it has begun.
+func (d *desk) signalled(version string, signal syscall.Signal) (said string, code int, err error) {
 	cmd, out, err := d.command(version)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	err = eventually(20*time.Second, func() error {
 		_, err := os.Stat(filepath.Join(d.dir, "home", "began"))
 		return err
 	})
-	err = errors.Join(err, cmd.Process.Kill())
+	err = errors.Join(err, cmd.Process.Signal(signal))
 	_ = cmd.Wait()
-	return out.String(), err
+	return out.String(), cmd.ProcessState.ExitCode(), err
+}
+
+// leaveOver makes a container that an earlier run has forgotten.
+func (d *desk) leaveOver() error {
+	blue, err := filepath.Glob(filepath.Join(d.dir, "home", "notes", "*"))
+	if err != nil || len(blue) != 1 {
+		return fmt.Errorf("blue is %v, %w", blue, err)
+	}
+	text, err := os.ReadFile(blue[0])
+	var n note
+	if err = errors.Join(err, json.Unmarshal(text, &n)); err != nil {
+		return err
+	}
+	n.ID, n.Name, n.Version = "forgotten", "forgotten", "0"
+	n.Labels["teal.release"] = "20200101-000000-000000"
+	text, err = json.Marshal(n)
+	return errors.Join(err, os.WriteFile(filepath.Join(filepath.Dir(blue[0]), n.ID), text, 0o600))
 }
 
 // versions checks which containers the host has.

@@ -155,9 +155,15 @@ func (n *noted) Exec(ctx context.Context, h plugins.Host, _ string, cmd *plugins
 }
 
 func (n *noted) List(ctx context.Context, h plugins.Host, labels map[string]string) ([]plugins.Container, error) {
-	text, err := plugins.Output(ctx, h, script(`ls | xargs -r cat --`)...)
+	text, err := plugins.Output(ctx, h, script(`for f in *; do cat -- "$f" 2>/dev/null; done; true`)...)
 	if err != nil {
 		return nil, err
+	}
+	if n.call == "list-behind" { // the switch: version 2 goes to blue
+		serves, err := plugins.Output(ctx, h, "cat", "/var/lib/teal/shop/serves")
+		if err == nil && strings.TrimSpace(string(serves)) == "blue" {
+			return nil, n.misbehave(h, n.call)
+		}
 	}
 	var list []plugins.Container
 	for all := json.NewDecoder(bytes.NewReader(text)); all.More(); {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,8 +25,8 @@ type trouble struct {
 
 	code    int
 	verbose bool
-	killed  bool     // teal is killed as soon as the trouble has begun
-	left    []string // the versions on the host behind it; nil: blue alone
+	signal  syscall.Signal // teal gets it as soon as the trouble has begun; 0: none
+	left    []string       // the versions on the host behind it; nil: blue alone
 }
 
 // both says that noted misbehaves by both protocols.
@@ -47,16 +48,23 @@ var troubles = []trouble{
 	{name: "lacks its interpreter", code: 4, grpc: "#!/nowhere/python\n", exec: "#!/nowhere/python\n"},
 	{name: "floods its log before it starts", code: 4, grpc: flood, exec: flood},
 
+	// When teal ends first.
+	{name: "hangs until Ctrl-C", code: 8, call: "create", what: "hang with a child", exec: both, signal: syscall.SIGINT},
+	{name: "outlives teal", code: -1, call: "create", what: "hang with a child", exec: both, signal: syscall.SIGKILL, left: []string{"1", "2"}},
+
 	// In a call.
 	{name: "hangs in probe", code: 4, call: "probe", what: "hang"},
 	{name: "hangs in create", code: 4, call: "create", what: "hang", exec: both},
 	{name: "hangs in exec", code: 4, call: "exec", what: "hang", exec: both},
 	{name: "dies in probe", code: 4, call: "probe", what: "crash"},
+	{name: "dies in pull", code: 4, call: "pull", what: "crash"},
+	{name: "dies in stop", code: 4, call: "stop", what: "crash", left: []string{"0", "1"}},
 	{name: "dies in create", code: 4, call: "create", what: "crash", exec: both},
 	{name: "panics in create", code: 4, call: "create", what: "panic"},
 	{name: "dies in exec", code: 4, call: "exec", what: "crash"},
 	{name: "dies in local-commands", code: 4, call: "local-commands", what: "crash"},
 	{name: "dies in list", code: 4, call: "list", what: "crash"},
+	{name: "dies in list behind the switch", code: 0, call: "list-behind", what: "crash", left: []string{"2"}},
 	{name: "dies in create and in remove", code: 4, call: "create-and-remove", what: "crash", left: []string{"1", "2"}},
 	{name: "tells a secret", code: 4, call: "create", what: "secret", verbose: true},
 	{name: "floods its log in create", code: 0, call: "create", what: "flood", exec: both, left: []string{"2"}},
@@ -69,9 +77,6 @@ var troubles = []trouble{
 	{name: "creates a container without an id", code: 4, call: "create", what: "no id"},
 	{name: "lists others' containers", code: 4, call: "list", what: "other labels", exec: both, left: []string{"1", "2"}},
 	{name: "cannot tell how to remove", code: 4, call: "local-commands", what: "nothing"},
-
-	// When teal is killed.
-	{name: "outlives teal", call: "create", what: "hang with a child", exec: both, killed: true, left: []string{"1", "2"}},
 }
 
 const (
@@ -103,7 +108,7 @@ func TestFaults(t *testing.T) {
 		errs       []error
 	}
 	outcomes, n := make(chan outcome), 0
-	atOnce := make(chan struct{}, 12) // most wait, and few compute: whatever the number of processors
+	atOnce := make(chan struct{}, 16) // most wait, and few compute: whatever the number of processors
 	for _, tr := range troubles {
 		for _, protocol := range tr.protocols() {
 			n++
@@ -160,10 +165,13 @@ func suffer(t *testing.T, blue *desk, tr trouble, protocol string) (said string,
 	if err = errors.Join(err, d.plugin(tr, protocol), d.app(tr)); err != nil {
 		return "", []error{err}
 	}
+	if tr.call == "stop" {
+		errs = append(errs, d.leaveOver())
+	}
 	var code int
 	switch {
-	case tr.killed:
-		said, err = d.killed("2")
+	case tr.signal != 0:
+		said, code, err = d.signalled("2", tr.signal)
 	case tr.verbose:
 		said, code, err = d.deploy("2", "--verbose")
 	default:

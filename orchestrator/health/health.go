@@ -44,7 +44,8 @@ type Error struct {
 	Elapsed  time.Duration // since the first round began
 	Err      error         // the cause; nil when the test was not failing but too slow
 
-	final bool // more rounds cannot change it
+	final   bool // more rounds cannot change it
+	unasked bool // the runtime gave no answer: it says nothing of the container
 }
 
 func (e *Error) Error() string {
@@ -101,7 +102,9 @@ func Wait(ctx context.Context, s Subject, test spec.Test, report func(string)) e
 
 // Watch goes on testing a subject that Wait has passed until ctx ends, and
 // then returns nil. It returns an *Error as soon as the container has exited,
-// was restarted or is gone, and when the checks failed three rounds in a row.
+// was restarted or is gone, and when the checks failed three rounds in a row. A
+// runtime that gives no answer is no failure of the container: then the checks
+// that do not need it decide.
 func Watch(ctx context.Context, s Subject, test spec.Test) error {
 	p := newProber(s, test)
 	failed := 0
@@ -112,6 +115,7 @@ func Watch(ctx context.Context, s Subject, test spec.Test) error {
 			return nil //nolint:nilerr // the watch is over, and green was healthy
 		case err == nil:
 			failed = 0
+		case err.unasked:
 		case err.final || p.restarts > 0:
 			return p.finish(err)
 		default:

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -346,6 +349,7 @@ func TestWatch(t *testing.T) {
 	tests := []struct {
 		name string
 		app  app
+		port uint16 // is tested as well, and nobody listens there
 		want string
 		took time.Duration
 	}{
@@ -388,6 +392,32 @@ func TestWatch(t *testing.T) {
 			want: "container: it was restarted 1 time (5 attempts in 4s)", took: 4 * time.Second,
 		},
 		{
+			name: "goes on though the runtime gives no answer",
+			app: app{container: func(after time.Duration) (plugins.Container, error) {
+				switch {
+				case after < 4*time.Second:
+					return running(7), nil
+				case after < 8*time.Second:
+					return plugins.Container{}, &plugins.Error{Kind: plugins.Invalid}
+				}
+				return plugins.Container{}, errors.New("the plugin died")
+			}},
+			took: 20 * time.Second,
+		},
+		{
+			name: "goes on though the runtime cannot run the check",
+			app:  app{exec: func(time.Duration) error { return &plugins.Error{Kind: plugins.Unavailable} }},
+			took: 20 * time.Second,
+		},
+		{
+			name: "fails by the checks that need no runtime when that gives no answer",
+			app: app{container: func(time.Duration) (plugins.Container, error) {
+				return plugins.Container{}, errors.New("the plugin died")
+			}},
+			port: 80,
+			want: "tcp 80: web1: dial: nobody listens (3 attempts in 2s)", took: 2 * time.Second,
+		},
+		{
 			name: "tells a lost connection apart",
 			app: app{container: func(time.Duration) (plugins.Container, error) {
 				return plugins.Container{}, &plugins.Error{Host: "web1", Kind: plugins.Lost}
@@ -400,7 +430,12 @@ func TestWatch(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				defer cancel()
-				err := health.Watch(ctx, tt.app.subject(), usual)
+				s, test := tt.app.subject(), usual
+				if tt.port != 0 {
+					s.Host, s.Address = closedHost{s.Host}, netip.AddrPortFrom(netip.IPv6Loopback(), tt.port)
+					test.Checks = append(slices.Clone(test.Checks), spec.Check{TCP: tt.port})
+				}
+				err := health.Watch(ctx, s, test)
 				if diff := cmp.Diff(tt.want, text(err)); diff != "" {
 					t.Errorf("error (-want +got):\n%s", diff)
 				}
@@ -410,6 +445,13 @@ func TestWatch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A closedHost is one on which nobody listens.
+type closedHost struct{ plugins.Host }
+
+func (h closedHost) DialContext(context.Context, string, string) (net.Conn, error) {
+	return nil, &plugins.Error{Op: "dial", Host: h.String(), Kind: plugins.Unavailable, Err: errors.New("nobody listens")}
 }
 
 func ExampleWait() {

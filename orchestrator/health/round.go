@@ -54,19 +54,27 @@ func (p *prober) late(k streak) *Error {
 }
 
 // round looks at the container, then makes every check in the order of the
-// app file, and returns the first failure.
+// app file, and returns the first failure. What the runtime could not be asked
+// comes last.
 func (p *prober) round(ctx context.Context) *Error {
 	p.attempts++
-	c, failure := p.container(ctx)
-	if failure != nil {
-		return failure
+	c, unasked := p.container(ctx)
+	if unasked != nil && !unasked.unasked {
+		return unasked
 	}
 	for _, check := range p.test.Checks {
-		if failure := p.check(ctx, check, c); failure != nil {
+		if unasked != nil && (check.Engine || len(check.Exec) > 0) {
+			continue
+		}
+		switch failure := p.check(ctx, check, c); {
+		case failure == nil:
+		case failure.unasked:
+			unasked = failure
+		default:
 			return failure
 		}
 	}
-	return nil
+	return unasked
 }
 
 // container fails unless the container runs, in the process in which it ran
@@ -76,7 +84,8 @@ func (p *prober) container(ctx context.Context) (plugins.Container, *Error) {
 	defer cancel()
 	c, err := p.subject.Container(limited)
 	fail := func(final bool, format string, args ...any) (plugins.Container, *Error) {
-		return c, &Error{Check: "container", Reason: fmt.Sprintf(format, args...), Err: err, final: final}
+		unasked := err != nil && !errors.Is(err, plugins.NotFound) && !errors.Is(err, plugins.Lost)
+		return c, &Error{Check: "container", Reason: fmt.Sprintf(format, args...), Err: err, final: final, unasked: unasked}
 	}
 	switch {
 	case errors.Is(err, plugins.NotFound):
@@ -121,6 +130,7 @@ func (p *prober) check(ctx context.Context, check spec.Check, c plugins.Containe
 	}
 	e := &Error{Check: name, Reason: p.subject.Redact(err.Error()), Err: err}
 	e.final = errors.Is(err, plugins.Lost) || errors.Is(err, plugins.Invalid)
+	e.unasked = len(check.Exec) > 0 && errors.Is(err, plugins.Unavailable)
 	if clearly := new(answer); !errors.As(err, &clearly) && limited.Err() != nil {
 		e.Reason = fmt.Sprintf("no answer within %s", p.test.Timeout)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -48,6 +49,7 @@ func Main(args []string, s Streams) int {
 			return orchestrator.OutcomeUsage.Code()
 		}
 	}
+	log.SetOutput(io.Discard) // of libraries: what concerns the operator is in errors and events
 	ctx, stop := interruptible(context.Background(), s.Err)
 	defer stop()
 	return Run(ctx, args[1:], s)
