@@ -118,6 +118,9 @@ func List(opts FindOptions) ([]Found, error) {
 	var list []Found
 	var unread []error
 	for _, place := range opts.places() {
+		if dir, err := filepath.Abs(place.dir); err == nil {
+			place.dir = dir
+		}
 		entries, err := os.ReadDir(place.dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -204,7 +204,7 @@ func relink(t *testing.T, to, path string) {
 func TestFoundPluginIsPinned(t *testing.T) {
 	scratch(t)
 	opts, root := folders(t)
-	path, sum := put(t, "#!/bin/sh\n"+`read -r request; echo '{"result":{"version":"1","calls":["logs"],"settings":true}}'`+"\n", root, "user/teal/plugins/teal-runtime-wasm.exec")
+	path, sum := put(t, "#!/bin/sh\n"+`read -r request; echo '{"result":{"plugin_version":"1","calls":["logs"],"settings":true}}'`+"\n", root, "user/teal/plugins/teal-runtime-wasm.exec")
 	f, err := loader.Find("wasm", opts)
 	if err != nil {
 		t.Fatal(err)

@@ -219,7 +219,7 @@ func (p *Plugin) Version() string { return p.caps.GetVersion() }
 // Abilities returns the names of the optional interfaces of package plugins
 // that the runtime has: "restart", "restart-policy", "logs", "local-commands"
 // and "settings".
-func (p *Plugin) Abilities() []string { return p.caps.Abilities() }
+func (p *Plugin) Abilities() []string { return p.caps.Names() }
 
 // PID returns the process id of the plugin, 0 when each call has a process of
 // its own.

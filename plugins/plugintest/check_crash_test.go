@@ -113,7 +113,7 @@ func TestCrashTellsWhatAnotherProcessDoesNotFind(t *testing.T) {
 					return &next, tt.err
 				},
 			}}
-			c := s.check(t.Context(), "crash", (*suite).crash)
+			c := s.check(t.Context(), "crash", tidily((*suite).crash))
 			if len(tt.want) == 0 && c.Err != nil || len(tt.want) > 0 && c.Err == nil {
 				t.Fatal(c.Err)
 			}

@@ -127,6 +127,9 @@ func (s *suite) restart(ctx context.Context) error {
 	)
 }
 
+// pollEvery is the pause before a runtime, which may be slow, is asked again.
+const pollEvery = 200 * time.Millisecond
+
 func (s *suite) policy(ctx context.Context) error {
 	rt, ok := s.rt.(plugins.RestartPolicySetter)
 	if !ok {
@@ -146,7 +149,7 @@ func (s *suite) policy(ctx context.Context) error {
 		if err != nil || len(cs) != 1 {
 			return fmt.Errorf("it is gone: %w", cmp.Or(err, errors.New("no error")))
 		}
-		if seen = cs[0]; wait(ctx, 50*time.Millisecond) != nil {
+		if seen = cs[0]; wait(ctx, pollEvery) != nil {
 			return fmt.Errorf("with policy %s it was not started again", spec.Restart)
 		}
 	}
@@ -158,7 +161,7 @@ func (s *suite) policy(ctx context.Context) error {
 		if err != nil || len(cs) != 1 {
 			return fmt.Errorf("it is gone: %w", cmp.Or(err, errors.New("no error")))
 		}
-		if seen = cs[0]; wait(ctx, 50*time.Millisecond) != nil {
+		if seen = cs[0]; wait(ctx, pollEvery) != nil {
 			return fmt.Errorf("with policy %s it is started again and again", plugins.RestartNever)
 		}
 	}

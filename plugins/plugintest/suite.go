@@ -141,13 +141,13 @@ func Report(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts Option
 		all.Go(func() {
 			free <- struct{}{}
 			defer func() { <-free }()
-			found[i] = s.check(ctx, c.name, c.run)
+			found[i] = s.check(ctx, c.name, tidily(c.run))
 		})
 	}
 	all.Wait()
 	found = append([]Check{first}, found...)
 	if opts.Crash != nil { // it ends whatever goes on at the same time
-		found = append(found, s.check(ctx, "a crash of the plugin", (*suite).crash))
+		found = append(found, s.check(ctx, "a crash of the plugin", tidily((*suite).crash)))
 	}
 	return found
 }
@@ -165,7 +165,7 @@ type suite struct {
 	image plugins.Image
 }
 
-// check runs one check with containers of its own and removes them.
+// check runs one check of its own.
 func (s *suite) check(ctx context.Context, name string, run func(*suite, context.Context) error) Check {
 	began := time.Now()
 	own := *s
@@ -173,17 +173,34 @@ func (s *suite) check(ctx context.Context, name string, run func(*suite, context
 	s.value = strings.ReplaceAll(name, " ", "-")
 	limited, cancel := context.WithTimeout(ctx, cmp.Or(s.opts.Timeout, checkTimeout))
 	defer cancel()
-	err := s.clear(limited) // what a run that was killed left behind
-	if err == nil {
-		err = run(s, limited)
+	err := run(s, limited)
+	if errors.Is(err, errLacking) {
+		return Check{Name: name, Took: time.Since(began), Skipped: true}
 	}
-	c := Check{Name: name, Skipped: errors.Is(err, errLacking)}
-	if c.Skipped {
-		err = nil
+	return Check{Name: name, Took: time.Since(began), Err: err}
+}
+
+// tidily returns run between two removals of the check's containers: those that
+// a run that was killed has left behind, and its own.
+func tidily(run func(*suite, context.Context) error) func(*suite, context.Context) error {
+	return func(s *suite, ctx context.Context) error {
+		if err := s.clear(ctx); err != nil {
+			return err
+		}
+		err := run(s, ctx)
+		if left := s.clear(context.WithoutCancel(ctx)); left != nil {
+			return errors.Join(left, onlyOf(err))
+		}
+		return err
 	}
-	c.Err = errors.Join(err, s.clear(context.WithoutCancel(ctx)))
-	c.Took = time.Since(began)
-	return c
+}
+
+// onlyOf is err unless it says that there was nothing to check.
+func onlyOf(err error) error {
+	if errors.Is(err, errLacking) {
+		return nil
+	}
+	return err
 }
 
 // clear removes every container of the check.

@@ -100,11 +100,12 @@ func (p project) list() ([]listed, error) {
 	for _, name := range named {
 		f, err := p.find(name)
 		if err != nil {
-			f = loader.Found{Name: name, Origin: loader.FromFile, Path: p.app.Plugins[name].Path, Err: err}
+			f = loader.Found{Name: name, Origin: loader.FromFile, Path: p.app.Plugins[name].Path}
 			i := slices.IndexFunc(inFolders, func(f loader.Found) bool { return f.Name == name })
 			if f.Path == "" && i >= 0 {
-				f.Path, f.Origin = inFolders[i].Path, inFolders[i].Origin
+				f = inFolders[i]
 			}
+			f.Err = err
 		}
 		found = append(found, f)
 	}
@@ -191,11 +192,14 @@ func (o *options) showPlugins(list []listed) error {
 			dash(strings.Join(l.abilities, ", ")), dash(shorten(l.SHA256)), dash(l.Path),
 		})
 		if l.Err != nil {
-			fmt.Fprintf(&refused, "\n%s is not run: %v\n", l.Name, cause(l.Err))
+			fmt.Fprintf(&refused, "%s is not run: %v\n", l.Name, cause(l.Err))
 		}
 	}
 	header := []string{"NAME", "ORIGIN", "VERSION", "PROTOCOL", "LOCK", "ABILITIES", "SHA-256", "PATH"}
-	return errors.Join(display.Table(o.streams.Out, header, rows), display.Text(o.streams.Out, refused.String()))
+	if err := display.Table(o.streams.Out, header, rows); err != nil || refused.Len() == 0 {
+		return err
+	}
+	return display.Text(o.streams.Out, "\n"+refused.String())
 }
 
 // lock says in a word who has agreed to the plugin's content.

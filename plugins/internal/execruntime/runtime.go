@@ -36,7 +36,7 @@ func New(ctx context.Context, p Program) (plugins.Runtime, *wire.Capabilities, e
 	var can struct {
 		Calls    []string `json:"calls"`
 		Settings bool     `json:"settings"`
-		Version  string   `json:"version"`
+		Plugin   string   `json:"plugin_version"`
 	}
 	if err := rt.call(ctx, nil, "describe", request{Call: "describe"}, streams{}, &can); err != nil {
 		return nil, nil, err
@@ -44,7 +44,7 @@ func New(ctx context.Context, p Program) (plugins.Runtime, *wire.Capabilities, e
 	if len(p.Settings) > 0 && !can.Settings {
 		return nil, nil, &plugins.SettingError{Err: fmt.Errorf("the plugin %s takes none", p.Name)}
 	}
-	caps := &wire.Capabilities{Settings: can.Settings, Version: can.Version}
+	caps := &wire.Capabilities{Settings: can.Settings, Version: can.Plugin}
 	for _, call := range can.Calls {
 		switch call {
 		case "restart":

@@ -27,9 +27,9 @@ func (c *Client) Runtime() plugins.Runtime { return Limit(c, c.caps) }
 // Capabilities returns what the plugin said that it can do.
 func (c *Client) Capabilities() *Capabilities { return c.caps }
 
-// Abilities names the optional interfaces, as the protocol of package
-// execruntime does, and "settings".
-func (x *Capabilities) Abilities() []string {
+// Names are those of the optional interfaces, as the protocol of package
+// execruntime has them, and "settings".
+func (x *Capabilities) Names() []string {
 	var names []string
 	for _, ability := range []struct {
 		name string

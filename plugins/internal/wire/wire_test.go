@@ -635,11 +635,11 @@ func TestEveryCapabilityHasAName(t *testing.T) {
 		}
 		caps := &Capabilities{}
 		caps.ProtoReflect().Set(field, protoreflect.ValueOfBool(true))
-		if names := caps.Abilities(); len(names) != 1 {
+		if names := caps.Names(); len(names) != 1 {
 			t.Errorf("%s is told as %q", field.Name(), names)
 		}
 	}
-	if names := (&Capabilities{}).Abilities(); len(names) != 0 {
+	if names := (&Capabilities{}).Names(); len(names) != 0 {
 		t.Errorf("none is told as %q", names)
 	}
 }
