@@ -74,7 +74,7 @@ func TestHangingAdminSocketChangesNothing(t *testing.T) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}
 		began := time.Now()
-		err := d.proxy().Switch(t.Context(), c, l, proxy.Route{"web1": 100})
+		err := d.proxy().Switch(t.Context(), c, l, proxy.Route{"web1": 100}, nil)
 		if !errors.Is(err, plugins.Unavailable) || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "gave no answer") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -115,7 +115,7 @@ func TestFullDiskChangesNothing(t *testing.T) {
 	if err := os.Symlink(full, dataDir(l)); err != nil {
 		t.Fatal(err)
 	}
-	err := d.proxy().Switch(t.Context(), host(), l, proxy.Route{"web1": 100})
+	err := d.proxy().Switch(t.Context(), host(), l, proxy.Route{"web1": 100}, nil)
 	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "nothing was changed") || !strings.Contains(err.Error(), "No space left") {
 		t.Errorf("error %v", err)
 	}
@@ -140,7 +140,7 @@ func TestSwitchToADeadSlotChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(2500 * time.Millisecond)
-	err := d.proxy().Switch(t.Context(), host(), l, all(l, 100))
+	err := d.proxy().Switch(t.Context(), host(), l, all(l, 100), nil)
 	if !errors.Is(err, plugins.Unavailable) || !strings.Contains(err.Error(), "sees teal:shop:web1:green/green:0 down") {
 		t.Errorf("error %v", err)
 	}
@@ -174,7 +174,7 @@ func TestSwitchThatIsNotProvenGoesBack(t *testing.T) {
 			defer cancel()
 			c := &counting{Host: host()}
 			broken(c, cancel)
-			err := d.proxy().Switch(ctx, c, l, proxy.Route{"web1": 100})
+			err := d.proxy().Switch(ctx, c, l, proxy.Route{"web1": 100}, nil)
 			unknown := name == "lost"
 			if err == nil || errors.Is(err, proxy.ErrUnknown) != unknown {
 				t.Fatalf("error %v", err)
@@ -200,12 +200,12 @@ func TestSwitchRefuses(t *testing.T) {
 		"a bad layout":      {proxy.Layout{App: "a\nb"}, proxy.Route{}, plugins.Invalid},
 		"not prepared":      {other, proxy.Route{"web1": 0}, plugins.NotFound},
 	} {
-		if err := d.proxy().Switch(t.Context(), host(), c.layout, c.change); !errors.Is(err, c.kind) || errors.Is(err, proxy.ErrUnknown) {
+		if err := d.proxy().Switch(t.Context(), host(), c.layout, c.change, nil); !errors.Is(err, c.kind) || errors.Is(err, proxy.ErrUnknown) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	d.kill(syscall.SIGTERM)
-	if err := d.proxy().Switch(t.Context(), host(), l, all(l, 100)); !errors.Is(err, plugins.Unavailable) {
+	if err := d.proxy().Switch(t.Context(), host(), l, all(l, 100), nil); !errors.Is(err, plugins.Unavailable) {
 		t.Errorf("haproxy down: %v", err)
 	}
 	if o := observe(t, d, l); len(o.Live) > 0 || o.Disk["web1"] != 0 || o.Problem == "" || o.Open != nil {
@@ -223,7 +223,7 @@ func TestAdminSocketIsOpenedWithBecomeWhereTheLoginMayNot(t *testing.T) {
 		}
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
-	if err := d.proxy().Switch(t.Context(), c, l, all(l, 100)); err != nil {
+	if err := d.proxy().Switch(t.Context(), c, l, all(l, 100), nil); err != nil {
 		t.Fatal(err)
 	}
 	if c.becomes.Load() == 0 {
@@ -236,7 +236,7 @@ func TestAdminSocketIsOpenedWithBecomeWhereTheLoginMayNot(t *testing.T) {
 		}
 		return nil
 	}
-	err := d.proxy().Switch(t.Context(), c, l, all(l, 0))
+	err := d.proxy().Switch(t.Context(), c, l, all(l, 0), nil)
 	if !errors.Is(err, plugins.Denied) || !strings.Contains(err.Error(), "its group is haproxy") {
 		t.Errorf("error %v", err)
 	}
@@ -248,7 +248,7 @@ func BenchmarkSwitch(b *testing.B) {
 	slot := proxy.Blue
 	for b.Loop() {
 		slot = slot.Other()
-		if err := d.proxy().Switch(b.Context(), c, l, all(l, slot.All())); err != nil {
+		if err := d.proxy().Switch(b.Context(), c, l, all(l, slot.All()), nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,17 +1,21 @@
 package haproxy
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/plugins"
 )
 
 // tally asks so many times and counts the members and slots that answer.
@@ -26,6 +30,55 @@ func tally(t testing.TB, n int, url string, header ...string) map[string]int {
 		counts[strings.TrimSpace(resp.Header.Get("Member")+" "+slot)]++
 	}
 	return counts
+}
+
+func TestHaproxyNamesTheReleasesItServes(t *testing.T) {
+	t.Parallel()
+	d, l, _ := prepared(t, "web1", "web2")
+	for _, step := range []struct {
+		change proxy.Route
+		holds  proxy.Releases
+		want   proxy.Releases
+	}{
+		{
+			proxy.Route{"web1": 0},
+			proxy.Releases{"web1": {proxy.Blue: "r1"}},
+			proxy.Releases{"web1": {proxy.Blue: "r1"}},
+		},
+		{
+			proxy.Route{"web1": 100, "web2": 100},
+			proxy.Releases{"web1": {proxy.Green: "r2"}, "web2": {proxy.Blue: "r1", proxy.Green: "r2"}},
+			proxy.Releases{"web1": {proxy.Blue: "r1", proxy.Green: "r2"}, "web2": {proxy.Blue: "r1", proxy.Green: "r2"}},
+		},
+		{ // the share stays, the name does not
+			proxy.Route{"web1": 100},
+			proxy.Releases{"web1": {proxy.Green: "r3"}, "web2": {proxy.Green: "of-nobody"}},
+			proxy.Releases{"web1": {proxy.Blue: "r1", proxy.Green: "r3"}, "web2": {proxy.Blue: "r1", proxy.Green: "r2"}},
+		},
+	} {
+		if err := d.proxy().Switch(t.Context(), host(), l, step.change, step.holds); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(step.want, observe(t, d, l).Holds); diff != "" {
+			t.Errorf("after %v (-want +got):\n%s", step.holds, diff)
+		}
+	}
+	last := observe(t, d, l).Holds
+	if err := d.proxy().Switch(t.Context(), host(), l, all(l, 0), proxy.Releases{"web1": {proxy.Blue: "r 1"}}); !errors.Is(err, plugins.Invalid) {
+		t.Errorf("a name with a space: %v", err)
+	}
+	d.kill(syscall.SIGKILL)
+	d.run()
+	if diff := cmp.Diff(last, observe(t, d, l).Holds); diff != "" {
+		t.Errorf("after a restart (-want +got):\n%s", diff)
+	}
+	if err := os.Remove(releasesFile(l)); err != nil {
+		t.Fatal(err)
+	}
+	prepare(t, d, l, true)
+	if diff := cmp.Diff(last, observe(t, d, l).Holds); diff != "" {
+		t.Errorf("after the file was lost (-want +got):\n%s", diff)
+	}
 }
 
 func TestMembersBeginOffAndAreBalanced(t *testing.T) {

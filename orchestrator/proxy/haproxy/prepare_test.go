@@ -61,13 +61,14 @@ func TestPrepareRepairs(t *testing.T) {
 	switchTo(t.Context(), t, d, l, proxy.Green)
 	for name, damage := range map[string]func() error{
 		"map gone":   func() error { return os.Remove(mapFile(l)) },
+		"names gone": func() error { return os.Remove(releasesFile(l)) },
 		"map broken": func() error { return os.WriteFile(mapFile(l), []byte("web1 many\n"), 0o644) },
 		"note gone":  func() error { return os.Remove(dataDir(l) + "/note") },
 		"block by hand": func() error {
 			d.write("haproxy.cfg", strings.Replace(d.file("haproxy.cfg"), "fall 2", "fall 9", 1))
 			return nil
 		},
-		"live map by hand": func() error { return d.admin().load(t.Context(), l, all(l, 0)) },
+		"live map by hand": func() error { return d.admin().load(t.Context(), l, data{all(l, 0), nil}, nil) },
 		"block gone": func() error {
 			from, to, _ := span([]byte(d.file("haproxy.cfg")), "shop")
 			d.write("haproxy.cfg", d.file("haproxy.cfg")[:from]+d.file("haproxy.cfg")[to:])

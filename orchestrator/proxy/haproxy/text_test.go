@@ -86,7 +86,7 @@ func TestHaproxyAcceptsEveryText(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		conf := "global\n    log 127.0.0.1 local0\n" + strings.ReplaceAll(string(block), mapFile(l), "/dev/null")
+		conf := "global\n    log 127.0.0.1 local0\n" + strings.NewReplacer(mapFile(l), "/dev/null", releasesFile(l), "/dev/null").Replace(string(block))
 		file := filepath.Join(t.TempDir(), "a.cfg")
 		if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package nginx
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/plugins"
 )
 
 // prepareAll prepares several apps with one reload.
@@ -242,6 +244,44 @@ func comeAndGo(t *testing.T, d *daemon, l proxy.Layout) {
 	prepare(t, d, more, false)
 }
 
+func TestNginxNamesTheReleasesItServes(t *testing.T) {
+	t.Parallel()
+	d := start(t)
+	l := fleet(t, "shop", 2)
+	prepare(t, d, l, true)
+	named := func(when string, want proxy.Releases) {
+		t.Helper()
+		if diff := cmp.Diff(want, observe(t, d, l).Holds); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", when, diff)
+		}
+	}
+	turn := func(change proxy.Route, holds proxy.Releases) {
+		t.Helper()
+		if err := d.proxy().Switch(t.Context(), host(), l, change, holds); err != nil {
+			t.Fatal(err)
+		}
+	}
+	named("before any switch", nil)
+	turn(proxy.Route{"web1": 0}, proxy.Releases{"web1": {proxy.Blue: "r1"}})
+	named("one slot", proxy.Releases{"web1": {proxy.Blue: "r1"}})
+	turn(all(l, 100), proxy.Releases{"web1": {proxy.Green: "r2"}, "web2": {proxy.Blue: "r1", proxy.Green: "r2"}})
+	both := map[proxy.Slot]string{proxy.Blue: "r1", proxy.Green: "r2"}
+	named("all of them", proxy.Releases{"web1": both, "web2": both})
+	// The share stays, the name does not; and who is not in the change is left alone.
+	turn(proxy.Route{"web1": 100}, proxy.Releases{"web1": {proxy.Green: "r3"}, "web2": {proxy.Green: "of-nobody"}})
+	last := proxy.Releases{"web1": {proxy.Blue: "r1", proxy.Green: "r3"}, "web2": both}
+	named("a name alone", last)
+	if err := d.proxy().Switch(t.Context(), host(), l, all(l, 0), proxy.Releases{"web1": {proxy.Blue: "r 1"}}); !errors.Is(err, plugins.Invalid) {
+		t.Errorf("a name with a space: %v", err)
+	}
+	if err := os.RemoveAll(routeDir(l) + "/cur/.says"); err != nil {
+		t.Fatal(err)
+	}
+	prepare(t, d, l, true)
+	turn(all(l, 100), last)
+	named("after they were lost", last)
+}
+
 func TestSetsDoNotPileUp(t *testing.T) {
 	t.Parallel()
 	l := fleetOnPaper(3)
@@ -250,7 +290,7 @@ func TestSetsDoNotPileUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 30 {
-		former, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": proxy.Share(i % 2 * 100), "web2": proxy.Off})
+		former, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": proxy.Share(i % 2 * 100), "web2": proxy.Off}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -263,7 +303,7 @@ func TestSetsDoNotPileUp(t *testing.T) {
 		t.Errorf("%d sets, %v", len(sets), err)
 	}
 	before, _ := os.Readlink(routeDir(l) + "/cur")
-	if _, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": 100}); err != nil {
+	if _, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": 100}, nil); err != nil {
 		t.Error(err)
 	}
 	if after, _ := os.Readlink(routeDir(l) + "/cur"); after != before {

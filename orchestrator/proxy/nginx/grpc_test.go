@@ -313,7 +313,7 @@ func TestProtocolsThatNginxCannotSwitch(t *testing.T) {
 		"Check":   func() error { _, err := new(Proxy).Check(t.Context(), host(), l); return err }(),
 		"Prepare": func() error { _, err := new(Proxy).Prepare(t.Context(), host(), l); return err }(),
 		"Observe": func() error { _, err := new(Proxy).Observe(t.Context(), host(), l); return err }(),
-		"Switch":  new(Proxy).Switch(t.Context(), host(), l, green),
+		"Switch":  new(Proxy).Switch(t.Context(), host(), l, green, nil),
 	} {
 		if plugins.KindOf(err) != plugins.Unsupported || !strings.Contains(err.Error(), "use haproxy") {
 			t.Errorf("%s: kind %q, %v", name, plugins.KindOf(err), err)

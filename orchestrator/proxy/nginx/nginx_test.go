@@ -346,7 +346,7 @@ func switchTo(ctx context.Context, t testing.TB, d *daemon, l proxy.Layout, slot
 
 func change(ctx context.Context, t testing.TB, d *daemon, l proxy.Layout, r proxy.Route) {
 	t.Helper()
-	if err := d.proxy().Switch(ctx, host(), l, r); err != nil {
+	if err := d.proxy().Switch(ctx, host(), l, r, nil); err != nil {
 		t.Fatal(err)
 	}
 }

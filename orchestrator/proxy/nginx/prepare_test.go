@@ -90,9 +90,12 @@ func TestPrepareRepairsTheFolderWithoutAReload(t *testing.T) {
 	d, l, url := prepared(t)
 	workers := d.workers()
 	for name, damage := range map[string]func(route string) error{
-		"all of it gone":  os.RemoveAll,
-		"share gone":      func(route string) error { return os.Remove(route + "/w000/share") },
-		"share wrong":     func(route string) error { return os.WriteFile(route+"/w000/share", []byte("??"), 0o644) },
+		"all of it gone": os.RemoveAll,
+		"words gone":     func(route string) error { return os.Remove(route + "/cur/.says/web1") },
+		"words wrong":    func(route string) error { return os.WriteFile(route+"/cur/.says/web1", []byte("??"), 0o644) },
+		"words of another": func(route string) error {
+			return os.WriteFile(route+"/cur/.says/web1", []byte("blue 95 green 5\n- -\n"), 0o644)
+		},
 		"announced still": func(route string) error { return os.WriteFile(route+"/announce", nil, 0o644) },
 		"link gone":       func(route string) error { return os.Remove(route + "/cur") },
 		"member gone":     func(route string) error { return os.Remove(route + "/cur/web1") },

@@ -39,7 +39,7 @@ func TestSwitchTakesTwoRoundTrips(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t)
 	c := &counting{Host: host()}
-	if err := d.proxy().Switch(t.Context(), c, l, green); err != nil {
+	if err := d.proxy().Switch(t.Context(), c, l, green, nil); err != nil {
 		t.Fatal(err)
 	}
 	if c.runs.Load() != 1 || c.dials.Load() != 1 || c.becomes.Load() != 0 {
@@ -54,15 +54,15 @@ func TestSwitchRefusesANonsensicalRoute(t *testing.T) {
 	l := layout()
 	for _, r := range []proxy.Route{{"web1": 101}, {"web1": -2}, {"web2": 100}, {"web1": 100, "": 100}} {
 		c := &counting{Host: host()}
-		if err := new(Proxy).Switch(t.Context(), c, l, r); !errors.Is(err, plugins.Invalid) || c.runs.Load()+c.dials.Load() > 0 {
+		if err := new(Proxy).Switch(t.Context(), c, l, r, nil); !errors.Is(err, plugins.Invalid) || c.runs.Load()+c.dials.Load() > 0 {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
 	l.App = "no such\napp"
-	if err := new(Proxy).Switch(t.Context(), host(), l, green); !errors.Is(err, plugins.Invalid) {
+	if err := new(Proxy).Switch(t.Context(), host(), l, green, nil); !errors.Is(err, plugins.Invalid) {
 		t.Errorf("a bad layout: %v", err)
 	}
-	if err := new(Proxy).Switch(t.Context(), nil, layout(), nil); err != nil {
+	if err := new(Proxy).Switch(t.Context(), nil, layout(), nil, nil); err != nil {
 		t.Errorf("no change: %v", err)
 	}
 }
@@ -71,7 +71,7 @@ func TestSwitchWithNginxDownChangesNothing(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t)
 	d.kill(syscall.SIGTERM)
-	err := d.proxy().Switch(t.Context(), host(), l, green)
+	err := d.proxy().Switch(t.Context(), host(), l, green, nil)
 	if !errors.Is(err, plugins.Unavailable) || errors.Is(err, proxy.ErrUnknown) {
 		t.Errorf("error %v", err)
 	}
@@ -84,7 +84,7 @@ func TestSwitchOfAnAppThatIsNotPrepared(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t)
 	l.Dir = publicDir(t)
-	err := d.proxy().Switch(t.Context(), host(), l, green)
+	err := d.proxy().Switch(t.Context(), host(), l, green, nil)
 	if !errors.Is(err, plugins.NotFound) || errors.Is(err, proxy.ErrUnknown) {
 		t.Errorf("error %v", err)
 	}
@@ -102,7 +102,7 @@ func TestSwitchWithoutProofIsTakenBack(t *testing.T) {
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
-	err := d.proxy().Switch(t.Context(), c, l, green)
+	err := d.proxy().Switch(t.Context(), c, l, green, nil)
 	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "all is as before (web1: blue)") {
 		t.Errorf("error %v", err)
 	}
@@ -135,7 +135,7 @@ func TestSwitchOfASilentNginxIsTakenBack(t *testing.T) {
 		go func() { _, _ = io.Copy(io.Discard, theirs) }()
 		return ours, nil
 	}}
-	err := d.proxy().Switch(t.Context(), c, l, green)
+	err := d.proxy().Switch(t.Context(), c, l, green, nil)
 	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "nginx does not answer, all on the disk is as before") {
 		t.Errorf("error %v", err)
 	}
@@ -149,7 +149,7 @@ func TestSwitchThatCanNeitherBeProvenNorTakenBackIsUnknown(t *testing.T) {
 	needsRoot(t)
 	d, l, _ := prepared(t)
 	c := &counting{Host: host(), before: func([]string) error { return os.Chmod(l.Dir, 0o700) }}
-	err := d.proxy().Switch(t.Context(), c, l, green)
+	err := d.proxy().Switch(t.Context(), c, l, green, nil)
 	if !errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "cannot read") {
 		t.Errorf("error %v", err)
 	}
@@ -163,7 +163,7 @@ func TestSwitchOverALostConnectionIsUnknown(t *testing.T) {
 	d, l, _ := prepared(t)
 	lost := &plugins.Error{Op: "run", Host: "web1", Kind: plugins.Lost, Err: errors.New("connection reset")}
 	c := &counting{Host: host(), before: func([]string) error { return lost }}
-	err := d.proxy().Switch(t.Context(), c, l, green)
+	err := d.proxy().Switch(t.Context(), c, l, green, nil)
 	if !errors.Is(err, proxy.ErrUnknown) || !errors.Is(err, plugins.Lost) {
 		t.Errorf("error %v", err)
 	}
@@ -189,7 +189,7 @@ func TestCancelledSwitchIsTakenBack(t *testing.T) {
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
-	err := d.proxy().Switch(ctx, c, l, green)
+	err := d.proxy().Switch(ctx, c, l, green, nil)
 	if !errors.Is(err, context.Canceled) || errors.Is(err, proxy.ErrUnknown) {
 		t.Errorf("error %v", err)
 	}
@@ -218,7 +218,7 @@ func TestObserveSeesDiskAndLiveDiffer(t *testing.T) {
 	if err := note(t.Context(), host(), other, filepath.Join(d.dir, "conf.d/teal-shop.conf")); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := turn(t.Context(), host(), other, proxy.Route{"web1": 0}); err != nil {
+	if _, _, err := turn(t.Context(), host(), other, proxy.Route{"web1": 0}, nil); err != nil {
 		t.Fatal(err)
 	}
 	switchTo(t.Context(), t, d, l, proxy.Green)
@@ -232,7 +232,7 @@ func TestRoutedScriptSaysYesUnlessSure(t *testing.T) {
 	t.Parallel()
 	route := func(t *testing.T, l proxy.Layout, share proxy.Share) {
 		t.Helper()
-		if _, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": share}); err != nil {
+		if _, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": share}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -335,7 +335,7 @@ func TestFoldersAreReadableWhateverTheLoginsMaskIs(t *testing.T) {
 	if err := makeRoute(t.Context(), host(), l, true); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]os.FileMode{"": 0o755, "/w000": 0o755, "/w100/99": 0o644, "/w100/share": 0o644} {
+	for name, want := range map[string]os.FileMode{"": 0o755, "/w000": 0o755, "/w100/99": 0o644, "/cur/.says/web1": 0o644} {
 		info, err := os.Stat(routeDir(l) + name)
 		if err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v", name, info, err)
@@ -369,7 +369,7 @@ func BenchmarkSwitch(b *testing.B) {
 			slot := proxy.Blue
 			for b.Loop() {
 				slot = slot.Other()
-				if err := d.proxy().Switch(b.Context(), c, l, all(l, slot.All())); err != nil {
+				if err := d.proxy().Switch(b.Context(), c, l, all(l, slot.All()), nil); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -315,7 +315,7 @@ func TestSwitchOnAFullDiskChangesNothing(t *testing.T) {
 		full = os.WriteFile(fmt.Sprintf("%s/fill%d", l.Dir, n), nil, 0o644)
 	}
 	_ = os.Remove(fmt.Sprintf("%s/fill%d", l.Dir, n-2)) // enough to begin with
-	err := d.proxy().Switch(t.Context(), host(), l, all(l, 100))
+	err := d.proxy().Switch(t.Context(), host(), l, all(l, 100), nil)
 	if err == nil || !strings.Contains(err.Error(), "No space left") {
 		t.Errorf("error %v", err)
 	}
