@@ -1,9 +1,11 @@
 package runtimes
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -87,7 +89,13 @@ func conforms(t *testing.T, launch loader.Spec) {
 	if p.Version() != "0.1.0" {
 		t.Errorf("its version is %q", p.Version())
 	}
-	opts := plugintest.Options{Discover: true, Prefix: launch.Name}
+	opts := plugintest.Options{
+		Discover: true, Prefix: launch.Name,
+		Crash: func(context.Context) (plugins.Runtime, error) {
+			err := syscall.Kill(p.PID(), syscall.SIGKILL)
+			return start(t, launch).Runtime(), err
+		},
+	}
 	for _, c := range plugintest.Report(t.Context(), p.Runtime(), plugintest.Local("web1"), opts) {
 		may := c.Name == string(plugintest.Limits) || c.Name == string(plugintest.ReadOnlyMounts)
 		if c.Err != nil || c.Skipped && !may {

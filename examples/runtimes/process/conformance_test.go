@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
+	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/loader"
 	"github.com/teal-deploy/teal/plugins/plugintest"
 )
@@ -18,6 +21,27 @@ func TestConformance(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	p := start(t, program)
+	report := plugintest.Report(t.Context(), p.Runtime(), plugintest.Local("here"), plugintest.Options{
+		Discover: true,
+		Crash: func(context.Context) (plugins.Runtime, error) {
+			err := syscall.Kill(p.PID(), syscall.SIGKILL)
+			return start(t, program).Runtime(), err
+		},
+	})
+	for _, c := range report {
+		switch {
+		case c.Err != nil:
+			t.Errorf("%s: %v", c.Name, c.Err)
+		case c.Skipped:
+			t.Logf("%s: not claimed", c.Name)
+		}
+	}
+}
+
+// start starts the plugin and ends it with the test.
+func start(t *testing.T, program string) *loader.Plugin {
+	t.Helper()
 	p, err := loader.Start(t.Context(), loader.Spec{Name: "process", Cmd: []string{program}})
 	if err != nil {
 		t.Fatal(err)
@@ -27,12 +51,5 @@ func TestConformance(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for _, c := range plugintest.Report(t.Context(), p.Runtime(), plugintest.Local("here"), plugintest.Options{Discover: true}) {
-		switch {
-		case c.Err != nil:
-			t.Errorf("%s: %v", c.Name, c.Err)
-		case c.Skipped:
-			t.Logf("%s: not claimed", c.Name)
-		}
-	}
+	return p
 }
