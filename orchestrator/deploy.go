@@ -190,6 +190,9 @@ func (r *run) resolveSecrets(ctx context.Context, app spec.App) error {
 		values = append(values, v)
 	}
 	r.redact = newRedactor(values)
+	if r.d.Redacts != nil {
+		r.d.Redacts(r.redact.text)
+	}
 	return errors.Join(errs...)
 }
 

@@ -35,6 +35,10 @@ type Deployer struct {
 	By      string      // who, from where: user@machine
 	PID     int         // of this process, for whoever finds the lock held
 
+	// Redacts is handed what blacks secrets out of a text as soon as a run knows
+	// them, for what is logged beside Emit; nil: nobody asks.
+	Redacts func(redact func(string) string)
+
 	undoing   time.Duration // 0: undoLimit
 	switching time.Duration // 0: switchLimit
 }

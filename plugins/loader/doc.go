@@ -6,6 +6,14 @@
 // BuiltinRequested: one file to install, no skew between versions, and the
 // plugin protocol is what every deployment runs through.
 //
+// A plugin that does not behave is contained. Every call is bounded in time;
+// when the time is over the plugin is told to end the call, then cut off from
+// the host, and killed by Close at the latest. A plugin that died is started
+// again for the next call, so that what it has made can be removed. Of what it
+// writes only the last lines are kept, and they are in the error. An answer
+// about containers that were not asked for is an error. When teal itself is
+// killed, a shell that waits for nothing else ends what is left.
+//
 // What a plugin gets: a short list of environment variables, a private folder
 // as TMPDIR that is removed afterwards, no standard input, a process group of
 // its own so that Ctrl-C does not end it in the middle of a rollback, and on

@@ -14,6 +14,7 @@ import (
 
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/loader"
+	"github.com/teal-deploy/teal/plugins/plugintest"
 )
 
 // folders are those that plugins are looked for in, all below one of the test.
@@ -222,7 +223,7 @@ func TestFoundPluginIsPinned(t *testing.T) {
 	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Runtime().Remove(t.Context(), nil, "c1"); !errors.Is(err, plugins.Denied) {
+	if err := p.Runtime().Remove(t.Context(), plugintest.Local("web1"), "c1"); !errors.Is(err, plugins.Denied) {
 		t.Errorf("changed between two calls: %v", err)
 	}
 }

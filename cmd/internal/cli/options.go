@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -44,6 +45,7 @@ type options struct {
 	adHoc     spec.AdHoc
 	app       *spec.File // what complete has read
 	prompt    prompt
+	redact    atomic.Pointer[func(string) string] // what the run blacks secrets out with; nil: there are none yet
 }
 
 // bind adds the flags that every command has.
@@ -312,8 +314,9 @@ func (o *options) session() *session {
 				return nil, fmt.Errorf("no proxy is called %q", kind)
 			}
 		},
-		By:  whoAmI(),
-		PID: os.Getpid(),
+		By:      whoAmI(),
+		PID:     os.Getpid(),
+		Redacts: func(redact func(string) string) { o.redact.Store(&redact) },
 	}
 	return s
 }
@@ -323,7 +326,15 @@ func (o *options) logger() *slog.Logger {
 	if !o.verbose {
 		return nil
 	}
-	return slog.New(slog.NewTextHandler(o.streams.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return slog.New(slog.NewTextHandler(o.streams.Err, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { // before it is quoted
+			if redact := o.redact.Load(); redact != nil && (a.Value.Kind() == slog.KindString || a.Value.Kind() == slog.KindAny) {
+				a.Value = slog.StringValue((*redact)(a.Value.String()))
+			}
+			return a
+		},
+	}))
 }
 
 func (o *options) dialer() *remote.Dialer {

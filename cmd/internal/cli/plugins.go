@@ -88,7 +88,8 @@ func (p project) find(name string) (loader.Found, error) {
 // launch is how a plugin that was found is started.
 func (p project) launch(found loader.Found) loader.Spec {
 	launch := found.Spec()
-	launch.Settings = p.app.Plugins[found.Name].Settings
+	about := p.app.Plugins[found.Name]
+	launch.Settings, launch.CallTimeout = about.Settings, about.Timeout
 	return launch
 }
 

@@ -54,7 +54,7 @@ func (s *session) launch(app spec.App) (loader.Spec, loader.Found, error) {
 		return loader.Spec{}, found, &orchestrator.UsageError{Err: s.findProblem(app, err)}
 	}
 	launch := found.Spec()
-	launch.Settings = about.Settings
+	launch.Settings, launch.CallTimeout = about.Settings, about.Timeout
 	return launch, found, nil
 }
 

@@ -25,7 +25,7 @@
 //
 // Calls, what comes with the request, and the result:
 //
-//	describe        -                     {"plugin_version":"1.0", "calls":["restart","restart-policy","logs","local-commands"], "settings":true}
+//	describe        -                     {"protocol":1, "plugin_version":"1.0", "calls":["restart","restart-policy","logs","local-commands"], "settings":true}
 //	probe           -                     {"name":"mine", "version":"1", "warnings":["…"]}
 //	pull            image policy auth     {"reference":"…", "digest":"sha256:…"}
 //	create          spec                  a container
@@ -37,11 +37,13 @@
 //	logs            id lines              {}
 //	local-commands  id grace              {"pid":[…], "stop":[…], "remove":[…], "port":0}
 //
-// describe comes first, and says the program's own version, which of the
-// optional calls there are and whether it looks at settings; then it may say with an error what is
-// wrong with one: {"error":{"setting":["opt","level"],"message":"…"}}. A
-// container is {"id":"…", "name":"…", "image":"…", "labels":{}, "status":
-// "running", "health":"", "pid":1, "exit_code":0, "created":"2026-01-02T15:04:05Z"};
+// describe comes first, and says which version of this protocol the program
+// speaks (left out: 1), which version it is itself, for people, which of the
+// optional calls there are and whether it looks at settings; then it may say
+// with an error what is wrong with one:
+// {"error":{"setting":["opt","level"],"message":"…"}}. A container is
+// {"id":"…", "name":"…", "image":"…", "labels":{}, "status":"running",
+// "health":"", "pid":1, "exit_code":0, "created":"2026-01-02T15:04:05Z"};
 // a spec has name, image, command, env, labels, mounts (source, target,
 // read_only), port, publish, memory, cpus, stop_grace and restart; a command
 // has args and env. Times are in seconds. Kinds are those of package plugins.

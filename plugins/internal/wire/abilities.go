@@ -48,6 +48,16 @@ func (x *Capabilities) Names() []string {
 	return names
 }
 
+// Abilities says which optional interfaces rt has.
+func Abilities(rt plugins.Runtime) *Capabilities {
+	caps := &Capabilities{}
+	_, caps.Restart = rt.(plugins.Restarter)
+	_, caps.SetRestartPolicy = rt.(plugins.RestartPolicySetter)
+	_, caps.Logs = rt.(plugins.LogStreamer)
+	_, caps.LocalCommands = rt.(plugins.LocalRemover)
+	return caps
+}
+
 // Limit returns c with the optional interfaces that caps name and no others, so
 // that an assertion tells the truth. Go cannot add methods to a value, hence a
 // type for each combination.

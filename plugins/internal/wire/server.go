@@ -37,11 +37,8 @@ func (s *server) Configure(ctx context.Context, req *ConfigureRequest) (*Capabil
 	s.mu.Lock()
 	s.hosts = NewHostsServiceClient(conn)
 	s.mu.Unlock()
-	caps := &Capabilities{Version: versionOf(s.rt)}
-	_, caps.Restart = s.rt.(plugins.Restarter)
-	_, caps.SetRestartPolicy = s.rt.(plugins.RestartPolicySetter)
-	_, caps.Logs = s.rt.(plugins.LogStreamer)
-	_, caps.LocalCommands = s.rt.(plugins.LocalRemover)
+	caps := Abilities(s.rt)
+	caps.Version = versionOf(s.rt)
 	if rt, ok := s.rt.(plugins.Configurer); ok {
 		settings, err := unmarshalSettings(req.GetSettings())
 		if err == nil {

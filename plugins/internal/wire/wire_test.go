@@ -48,12 +48,12 @@ func connect(t *testing.T, register func(*grpc.Server)) *grpc.ClientConn {
 // across returns rt as it is on the other side of the wire, in one process.
 func across(t *testing.T, rt plugins.Runtime) *Client {
 	t.Helper()
-	lent := newHosts()
+	lent := newHosts("test")
 	back := connect(t, func(s *grpc.Server) { RegisterHostsServiceServer(s, lent) })
 	there := connect(t, func(s *grpc.Server) {
 		RegisterRuntimeServiceServer(s, newServer(rt, func(uint32) (grpc.ClientConnInterface, error) { return back, nil }))
 	})
-	c := newClient("test", there, lent, 1, func() string { return "its last words" })
+	c := newClient("test", there, lent, 1, func() error { return errors.New("its last words") })
 	if err := c.Configure(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestAllThatProbeFoundComesAcross(t *testing.T) {
 
 func TestMethodOfALaterProtocolIsUnsupported(t *testing.T) {
 	there := connect(t, func(s *grpc.Server) { RegisterRuntimeServiceServer(s, UnimplementedRuntimeServiceServer{}) })
-	c := newClient("old", there, newHosts(), 1, func() string { return "" })
+	c := newClient("old", there, newHosts("test"), 1, func() error { return nil })
 	if _, err := c.Probe(t.Context(), plugintest.Local("web1")); !errors.Is(err, plugins.Unsupported) {
 		t.Error(err)
 	}
@@ -516,7 +516,7 @@ func TestDiedPluginIsUnavailableWithItsLastWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	c := newClient("test", conn, newHosts(), 1, func() string { return "panic: oh" })
+	c := newClient("test", conn, newHosts("test"), 1, func() error { return errors.New("plugin test died: panic: oh") })
 	for _, when := range []string{"in a call", "before a call"} {
 		_, err = c.Probe(t.Context(), plugintest.Local("web1"))
 		if !errors.Is(err, plugins.Unavailable) || !strings.Contains(err.Error(), "plugin test died: panic: oh") {
