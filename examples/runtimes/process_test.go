@@ -65,29 +65,11 @@ func state(t *testing.T) string {
 func TestProcess(t *testing.T) {
 	need(t, "setsid", "busybox")
 	program := build(t, "process")
-	t.Run("conformance", func(t *testing.T) { processConforms(t, program) })
 	t.Run("deployment", func(t *testing.T) { processIsDeployed(t, program) })
 	t.Run("crash", func(t *testing.T) { processIsStartedAgain(t, program) })
 	t.Run("systemd", func(t *testing.T) { processInAUnit(t, program) })
 	t.Run("settings", func(t *testing.T) { processSettings(t, program) })
 	t.Run("nonsense", func(t *testing.T) { processRefusesNonsense(t, program) })
-}
-
-func processConforms(t *testing.T, program string) {
-	dir := state(t)
-	rt := start(t, loader.Spec{Name: "process", Cmd: []string{program}, Settings: map[string]any{"supervisor": "setsid"}}).Runtime()
-	err := plugintest.TestRuntime(t.Context(), rt, plugintest.Local("web1"), plugintest.Options{
-		Image: "none", Policy: plugins.PullNever, Publish: freePort(t),
-		Serve: []string{"sh", "-c", `exec busybox httpd -f -p "127.0.0.1:$PORT"`},
-		Lacks: []plugintest.Ability{plugintest.Limits, plugintest.ReadOnlyMounts},
-	})
-	if err != nil {
-		t.Error(err)
-	}
-	left, err := filepath.Glob(filepath.Join(dir, "teal-process", "[^.]*"))
-	if err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
 }
 
 // release makes the folder of a release's code.

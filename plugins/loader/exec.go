@@ -18,7 +18,7 @@ func startExec(ctx context.Context, spec Spec, path, dir string) (*Plugin, error
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
 	defer cancel()
 	log := spec.Log.With("plugin", spec.Name)
-	rt, err := execruntime.New(ctx, execruntime.Program{
+	rt, caps, err := execruntime.New(ctx, execruntime.Program{
 		Name: spec.Name, Path: path, Argv: spec.Cmd, Env: environment(dir), Settings: spec.Settings,
 		Verify: func() error {
 			_, err := program(spec)
@@ -27,7 +27,7 @@ func startExec(ctx context.Context, spec Spec, path, dir string) (*Plugin, error
 		Log: func(line string) { log.Info(line) },
 	})
 	if err == nil {
-		return &Plugin{runtime: rt, dir: dir}, nil
+		return &Plugin{runtime: rt, caps: caps, dir: dir}, nil
 	}
 	_ = os.RemoveAll(dir)
 	if _, ok := errors.AsType[*plugins.SettingError](err); ok {

@@ -66,6 +66,7 @@ type Plugin struct {
 	client  *goplugin.Client
 	process *process
 	runtime plugins.Runtime
+	caps    *wire.Capabilities
 	dir     string
 	once    sync.Once
 	err     error
@@ -167,7 +168,7 @@ func (p *Plugin) connect(ctx context.Context, settings map[string]any) error {
 	case err != nil:
 		return err
 	}
-	p.runtime = client.Runtime()
+	p.runtime, p.caps = client.Runtime(), client.Capabilities()
 	return nil
 }
 
@@ -211,6 +212,14 @@ func explain(err error) error {
 // a plugin that has died is an error of kind Unavailable with the plugin's
 // last words.
 func (p *Plugin) Runtime() plugins.Runtime { return p.runtime }
+
+// Version returns what the plugin calls itself, "" when it has no name for it.
+func (p *Plugin) Version() string { return p.caps.GetVersion() }
+
+// Abilities returns the names of the optional interfaces of package plugins
+// that the runtime has: "restart", "restart-policy", "logs", "local-commands"
+// and "settings".
+func (p *Plugin) Abilities() []string { return p.caps.Abilities() }
 
 // PID returns the process id of the plugin, 0 when each call has a process of
 // its own.

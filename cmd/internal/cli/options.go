@@ -276,6 +276,7 @@ func (o *options) loadInventory() (*inventory.Inventory, error) {
 type session struct {
 	*orchestrator.Deployer
 	file    *spec.File
+	say     func(text string)
 	log     *slog.Logger // nil: nothing below is told
 	dialer  *remote.Dialer
 	runtime *loader.Plugin
@@ -291,6 +292,7 @@ func (s *session) Close() {
 // session wires the engine. A new proxy is a line here.
 func (o *options) session() *session {
 	s := &session{file: o.app, log: o.logger(), dialer: o.dialer()}
+	s.say = func(text string) { o.prompt.say(o.streams.Err, text) }
 	s.Deployer = &orchestrator.Deployer{
 		Dial: func(ctx context.Context, h inventory.Host) (orchestrator.Connection, error) {
 			c, err := s.dialer.Dial(ctx, h)

@@ -153,15 +153,15 @@ func (p *process) files(ctx context.Context, h plugins.Host, spec plugins.Spec) 
 	if spec.Publish.IsValid() {
 		port = strconv.Itoa(int(spec.Publish.Port()))
 	}
-	command := "set --"
+	command := []string{"set --"}
 	for _, arg := range spec.Command {
-		command += " " + quote(arg)
+		command = append(command, quote(arg))
 	}
 	labels, _ := json.Marshal(spec.Labels) // texts alone: cannot fail
 	note, _ := json.Marshal(plugins.Container{ID: spec.Name, Name: spec.Name, Image: spec.Image, Labels: spec.Labels})
 	return []string{
 		"labels", string(labels), "note", string(note), "restart", string(spec.Restart), "port", port, "keeper", keeper,
-		"mounts", mounts.String(), "limits", memory + "\n" + cpus, "command", command, "process.sh", script,
+		"mounts", mounts.String(), "limits", memory + "\n" + cpus, "command", strings.Join(command, " "), "process.sh", script,
 	}, nil
 }
 

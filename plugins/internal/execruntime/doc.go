@@ -24,7 +24,7 @@
 //
 // Calls, what comes with the request, and the result:
 //
-//	describe        -                     {"calls":["restart","restart-policy","logs","local-commands"], "settings":true}
+//	describe        -                     {"version":"1.0", "calls":["restart","restart-policy","logs","local-commands"], "settings":true}
 //	probe           -                     {"name":"mine", "version":"1", "warnings":["…"]}
 //	pull            image policy auth     {"reference":"…", "digest":"sha256:…"}
 //	create          spec                  a container
@@ -36,8 +36,8 @@
 //	logs            id lines              {}
 //	local-commands  id grace              {"pid":[…], "stop":[…], "remove":[…], "port":0}
 //
-// describe comes first, and says which of the optional calls there are and
-// whether the program looks at settings; then it may say with an error what is
+// describe comes first, and says the program's own version, which of the
+// optional calls there are and whether it looks at settings; then it may say with an error what is
 // wrong with one: {"error":{"setting":["opt","level"],"message":"…"}}. A
 // container is {"id":"…", "name":"…", "image":"…", "labels":{}, "status":
 // "running", "health":"", "pid":1, "exit_code":0, "created":"2026-01-02T15:04:05Z"};
