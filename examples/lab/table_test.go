@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/teal-deploy/teal/examples/internal/outside"
 	"github.com/teal-deploy/teal/examples/lab"
+	"github.com/teal-deploy/teal/examples/runtimes"
 )
 
 // A runtimeRow is a runtime that the lab's tests deploy with, and the engine of
@@ -28,7 +30,7 @@ type runtimeRow struct {
 	// client runs a line of the engine's own client, as whoever teal deploys as.
 	client clientFunc
 	// names lists the app's containers where there is no such client.
-	names func(ctx context.Context, h *lab.Host) (string, error)
+	names namesFunc
 
 	// beside says that the test stands beside the same one with Docker: it
 	// looks at what the runtimes do in ways of their own and leaves out the rest.
@@ -67,12 +69,8 @@ func runtimeRows() []runtimeRow {
 			name: lab.RootlessPodman, engine: lab.RootlessPodman, runtime: "podman", returns: true, died: "restarted",
 			client: atLogin("XDG_RUNTIME_DIR=/run/user/$(id -u) podman"),
 		},
-		{
-			name: "process", runtime: "process", changes: asProcess, prepare: addProgram,
-			names: func(ctx context.Context, h *lab.Host) (string, error) {
-				return h.SSH(ctx, "ls ~/.local/state/teal-process")
-			},
-		},
+		{name: "process", runtime: "process", changes: asProcess, prepare: addProgram, names: inFolder("teal-process")},
+		{name: "python", runtime: "python", changes: asProcess, prepare: addPython, names: inFolder("teal-python")},
 		{
 			name: "exec", engine: lab.Docker, runtime: "cli", client: asRoot("docker"), returns: true, prepare: addScript,
 			changes: []func(string) string{lab.Set("plugins.cli.settings", `{ client = ["docker"] }`)},
@@ -95,6 +93,14 @@ func atLogin(client string) clientFunc {
 	}
 }
 
+// A namesFunc lists an app's containers.
+type namesFunc func(ctx context.Context, h *lab.Host) (string, error)
+
+// inFolder is for runtimes that keep a folder for each.
+func inFolder(name string) namesFunc {
+	return func(ctx context.Context, h *lab.Host) (string, error) { return h.SSH(ctx, "ls ~/.local/state/"+name) }
+}
+
 // addProgram builds the example process in a module of its own.
 func addProgram(t *testing.T, folder string) {
 	t.Helper()
@@ -108,6 +114,35 @@ func addProgram(t *testing.T, folder string) {
 	}
 	if err := errors.Join(os.MkdirAll(folder, 0o755), os.Rename(program, filepath.Join(folder, filepath.Base(program)))); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// addPython writes the Python skeleton and makes its messages, as an author
+// does.
+func addPython(t *testing.T, folder string) {
+	t.Helper()
+	s, err := runtimes.NewSkeleton("python", "python", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range s.Files {
+		mode := os.FileMode(0o644)
+		if f.Executable {
+			mode = 0o755
+		}
+		if err := os.WriteFile(filepath.Join(folder, f.Path), f.Text, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, line := range s.Next {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", line)
+		cmd.Dir = folder
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", line, err, out)
+		}
 	}
 }
 

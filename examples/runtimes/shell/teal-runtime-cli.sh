@@ -59,17 +59,21 @@ probe)
 	;;
 pull)
 	[ "$(get .auth)" = null ] || fail unsupported "it takes no password of a registry: log in with the client on the host"
-	ask run '["image", "inspect", "--format", "{{.Id}}", .image]'
+	ask run '["image", "inspect", .image]'
 	case $(get .policy):$code in
 	never:*) must ;;
 	always:* | missing:[!0]*)
 		ask stream '["pull", "--quiet", .image]'
 		[ "$code" = 0 ] || fail "not found" "the image cannot be pulled"
-		ask run '["image", "inspect", "--format", "{{.Id}}", .image]'
+		ask run '["image", "inspect", .image]'
 		must
 		;;
 	esac
-	finish 'rtrimstr("\n") | {reference: ., digest: .}'
+	# What the registry calls it is the same on all hosts; the id is for one that
+	# is in no registry.
+	name=$(get '.image | split("@")[0] | sub(":[^/:]*$"; "")')
+	printf '%s' "$answer" | jq -c --arg name "$name@" '{result: (.stdout | fromjson[0]
+		| [.RepoDigests[]? | select(startswith($name))][0] // .RepoDigests[0]? // .Id | {reference: ., digest: sub(".*@"; "")})}'
 	;;
 create)
 	ask run '["container", "inspect", .spec.name]'
