@@ -43,6 +43,7 @@ type Deployer struct {
 
 	undoing   time.Duration // 0: undoLimit
 	switching time.Duration // 0: switchLimit
+	telling   time.Duration // 0: tellEvery
 }
 
 // A Request says what a command is about.

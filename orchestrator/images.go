@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,15 +90,18 @@ func (r *run) packImages(ctx context.Context) error {
 		if u.packed != nil {
 			continue
 		}
+		// In a deployment this is known already. In a return it is the way for
+		// hosts that have lost the image.
 		digest, err := u.Digest(ctx)
-		if want := h.plan.To.Image.Digest; err == nil && digest != want {
-			err = &plugins.Error{
+		want := h.plan.To.Image.Digest
+		if err != nil {
+			return fmt.Errorf("%s no longer has %s: %w", h.inv.Name, short(want), err)
+		}
+		if digest != want {
+			return &plugins.Error{
 				Op: "upload " + h.app.Image.Name, Kind: plugins.NotFound,
 				Err: fmt.Errorf("%s no longer has %s, and this machine has %s by that name", h.inv.Name, short(want), short(digest)),
 			}
-		}
-		if err != nil {
-			return err
 		}
 		if u.packed, err = u.Pack(ctx); err != nil {
 			return err
@@ -194,6 +198,7 @@ func (r *run) sendImage(ctx context.Context, h *hostRun) error {
 	packed := r.uploadOf(h.app).packed
 	serving := packed.Serve(l, r.login)
 	defer serving.Close()
+	defer r.tellSent(h, serving)()
 	img, err := h.runtime.Pull(ctx, h.conn, plugins.PullRequest{
 		Image: serving.Reference, Policy: plugins.PullMissing, Auth: &r.login, Progress: r.lines(h, StepImage),
 	})
@@ -212,6 +217,35 @@ func (r *run) sendImage(ctx context.Context, h *hostRun) error {
 	h.has(img.Reference)
 	r.say(h, StepImage, StatusDone, "%s in %s, %s sent", short(h.image.Digest), tidy(time.Since(began)), size(serving.Sent()))
 	return nil
+}
+
+// tellEvery is how often it is said how much of an image has been sent.
+const tellEvery = 5 * time.Second
+
+// tellSent says now and then how much has been sent, until it is told to end:
+// not every runtime says how far it is.
+func (r *run) tellSent(h *hostRun, s *image.Serving) (end func()) {
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(cmp.Or(r.d.telling, tellEvery))
+		defer tick.Stop()
+		for last := int64(0); ; {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			if n := s.Sent(); n != last {
+				r.say(h, StepImage, StatusInfo, "%s sent so far", size(n))
+				last = n
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-ended
+	}
 }
 
 // has notes the name by which the host has the uploaded image.

@@ -32,6 +32,7 @@ type pulling struct {
 	loaded atomic.Int64 // bytes of blobs that came
 	pulls  atomic.Int64 // that asked a registry
 	deaf   bool         // it does not reach the host's loopback address
+	linger func()       // before it says that it has pulled
 }
 
 func (p *pulling) Pull(ctx context.Context, h plugins.Host, req plugins.PullRequest) (img plugins.Image, err error) {
@@ -51,6 +52,9 @@ func (p *pulling) Pull(ctx context.Context, h plugins.Host, req plugins.PullRequ
 			return fault
 		}
 		p.pulls.Add(1)
+		if p.linger != nil {
+			defer p.linger()
+		}
 		return p.download(ctx, c.host, req)
 	})
 	return img, err
@@ -244,10 +248,37 @@ func TestUploadSendsOnlyWhatAHostLacks(t *testing.T) {
 	if err := os.RemoveAll(filepath.Dir(w.hosts[0].blob("x"))); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Rename(filepath.Join(filepath.Dir(w.hosts[0].dir), "shop.tar"), filepath.Join(t.TempDir(), "shop.tar")); err != nil {
+		t.Fatal(err)
+	}
 	res := w.uploading(p).Rollback(t.Context(), w.req, "3")
+	if want := "web1 no longer has " + short(two) + ": upload shop:1 from "; res.Outcome != OutcomeFailed || !strings.Contains(res.Err.Error(), want) {
+		t.Errorf("%s: %s\nwant %s", res.Outcome, explain(res), want)
+	}
+	w.build(base, first)
+	res = w.uploading(p).Rollback(t.Context(), w.req, "3")
 	if want := "web1 no longer has " + short(two) + ", and this machine has " + short(one); res.Outcome != OutcomeFailed ||
 		!strings.Contains(res.Err.Error(), want) {
 		t.Errorf("%s: %s\nwant %s", res.Outcome, explain(res), want)
+	}
+}
+
+func TestUploadSaysHowFarItIs(t *testing.T) {
+	t.Parallel()
+	w, p := newUploadWorld(t, 1), &pulling{}
+	w.build("x")
+	said := make(chan struct{})
+	p.linger = func() { <-said }
+	teal := w.uploading(p)
+	teal.telling = time.Millisecond
+	tell := sync.OnceFunc(func() { close(said) })
+	teal.Emit = func(e Event) {
+		if e.Step == StepImage && strings.HasSuffix(e.Text, " sent so far") {
+			tell()
+		}
+	}
+	if res := teal.deploy(t.Context(), "1", detached); res.Outcome != OutcomeDone {
+		t.Errorf("%s: %s", res.Outcome, explain(res))
 	}
 }
 
