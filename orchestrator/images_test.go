@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/teal-deploy/teal/orchestrator/proxy"
 	"github.com/teal-deploy/teal/orchestrator/spec"
 	"github.com/teal-deploy/teal/plugins"
 )
@@ -410,5 +412,67 @@ password = { env = "${region}_PASSWORD" }`, "shop:${version}", "127.0.0.1:1/shop
 	res := w.uploading(c).deploy(t.Context(), "2", detached)
 	if res.Outcome != OutcomeUsage || !strings.Contains(explain(res), "WEST_PASSWORD: it is not set") {
 		t.Errorf("%s: %s", res.Outcome, explain(res))
+	}
+}
+
+// A noting runtime notes what it is asked to pull. A host may have another
+// image than the one that it was asked for.
+type noting struct {
+	fakeRuntime
+	mu    sync.Mutex
+	asked map[string]plugins.PullRequest
+	wrong string // the host
+}
+
+func (n *noting) Pull(ctx context.Context, h plugins.Host, req plugins.PullRequest) (plugins.Image, error) {
+	n.mu.Lock()
+	req.Progress = nil
+	n.asked[h.String()] = req
+	n.mu.Unlock()
+	img, err := n.fakeRuntime.Pull(ctx, h, req)
+	if h.String() == n.wrong {
+		img.Digest = "sha256:" + strings.Repeat("0", 64)
+	}
+	return img, err
+}
+
+func TestDigestIsResolvedOnceAndProvenOnEveryHost(t *testing.T) {
+	t.Parallel()
+	const manifest = `{"schemaVersion":2}`
+	var asked atomic.Int64
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			return
+		}
+		asked.Add(1)
+		w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v2+json")
+		_, _ = io.WriteString(w, manifest)
+	}))
+	t.Cleanup(registry.Close)
+	name := strings.TrimPrefix(registry.URL, "http://") + "/shop"
+	w := newWorld(t, 3, `pull = "never"`, `pull = "always"`, "shop:${version}", name+":${version}")
+	n := &noting{asked: map[string]plugins.PullRequest{}}
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(manifest)))
+	if res := w.uploading(n).deploy(t.Context(), "1", detached); res.Outcome != OutcomeDone || res.Digest != digest {
+		t.Fatalf("%s with %s: %s", res.Outcome, res.Digest, explain(res))
+	}
+	w.quiet()
+	same := plugins.PullRequest{Image: name + "@" + digest, Policy: plugins.PullMissing}
+	if diff := cmp.Diff(map[string]plugins.PullRequest{"web1": same, "web2": same, "web3": same}, n.asked); diff != "" {
+		t.Error(diff)
+	}
+	if asked.Load() != 1 {
+		t.Errorf("the registry was asked %d times", asked.Load())
+	}
+
+	n.wrong = "web2"
+	res := w.uploading(n).deploy(t.Context(), "2", detached)
+	if res.Outcome != OutcomeFailed || !strings.Contains(explain(res), "they would not run the same image") {
+		t.Errorf("%s: %s", res.Outcome, explain(res))
+	}
+	for _, h := range w.hosts {
+		if slot := h.slot("live"); slot != proxy.Green {
+			t.Errorf("%s serves from %q, and is to serve the first release from green", h.name, slot)
+		}
 	}
 }
