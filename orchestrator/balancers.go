@@ -61,7 +61,7 @@ func (r *run) balancerParts() error {
 	if err != nil {
 		return &UsageError{err}
 	}
-	r.shared = &front{run: r, shared: true, route: proxy.Route{}}
+	r.shared = &front{run: r, shared: true, route: proxy.Route{}, holds: proxy.Releases{}}
 	for _, h := range r.balancers {
 		h.app, h.proxy, h.balances = app, p, true
 		r.shared.proxies = append(r.shared.proxies, &proxyAt{host: h})
@@ -281,32 +281,42 @@ func (r *run) arrange() {
 			p.remembers = *s
 		}
 	}
-	r.shared.route = r.plan.routes()
+	r.shared.route, r.shared.holds = r.plan.routes()
 }
 
 // routes is what the load balancers are to do with the members before this
 // run changes anything: what they do, or what the hosts remember where no load
-// balancer knows a member.
-func (p *Plan) routes() proxy.Route {
-	route := proxy.Route{}
+// balancer knows a member; and which releases their slots hold.
+func (p *Plan) routes() (proxy.Route, proxy.Releases) {
+	route, holds := proxy.Route{}, proxy.Releases{}
 	var views []BalancerView
 	for _, b := range p.Balancers {
 		views = append(views, b.view)
 	}
 	for _, b := range p.Balancers {
 		for _, m := range b.Members {
-			if s := sightOfAll(views, m.Name); s.Prepared && !s.Mixed {
+			s := sightOfAll(views, m.Name)
+			if s.Prepared && !s.Mixed {
 				route[m.Name] = s.Disk
+			}
+			if len(s.Holds) > 0 {
+				holds[m.Name] = s.Holds
 			}
 		}
 	}
 	for i := range p.Hosts {
 		h := &p.Hosts[i]
-		if _, known := route[h.Host.Name]; !known && h.Err == nil && h.From != nil {
+		if h.Err != nil || h.From == nil {
+			continue
+		}
+		if _, known := route[h.Host.Name]; !known {
 			route[h.Host.Name] = h.From.Slot.All()
 		}
+		if holds.Of(h.Host.Name, h.From.Slot) == "" {
+			holds[h.Host.Name] = map[proxy.Slot]string{h.From.Slot: h.From.ID}
+		}
 	}
-	return route
+	return route, holds
 }
 
 // prepareProxy writes both slots into the configuration of a host's own proxy.
@@ -372,7 +382,7 @@ func (r *run) prepareBalancer(ctx context.Context, p *proxyAt) error {
 	}
 	behind := proxy.Route{}
 	for member, share := range r.shared.route {
-		if disk, known := o.Disk[member]; known && disk != share {
+		if disk, known := o.Disk[member]; known && (disk != share || !r.shared.named(o, member)) {
 			behind[member] = share
 		}
 	}
@@ -380,7 +390,7 @@ func (r *run) prepareBalancer(ctx context.Context, p *proxyAt) error {
 		return nil
 	}
 	r.balancerSays(p, StatusInfo, "told what the others do: "+routeText(behind), nil)
-	return p.proxy.Switch(ctx, p.conn, p.layout, behind)
+	return p.proxy.Switch(ctx, p.conn, p.layout, behind, r.shared.holds)
 }
 
 // routeText is a route for people.

@@ -61,6 +61,17 @@ func TestLoadBalancersSwitchTogether(t *testing.T) {
 			t.Errorf("%s was switched %d times in three deployments of three servers", lb.name, got)
 		}
 	}
+	fleet, err := w.teal().Status(t.Context(), w.req)
+	if err != nil || len(fleet.Balancers) != 2 {
+		t.Fatal(fleet, err)
+	}
+	for _, lb := range fleet.Balancers {
+		for i, m := range lb.Members {
+			if id := fleet.Hosts[i].Recorded.ID; m.Version != "3" || m.Release != id {
+				t.Errorf("%s serves %s (%s) of %s, want 3 (%s)", lb.Host, m.Version, m.Release, m.Name, id)
+			}
+		}
+	}
 	ended(t, w.teal().deploy(t.Context(), "3"), OutcomeNothing)
 	res, _ := w.rollback("", detached)
 	ended(t, res, OutcomeDone, "done 2", "done 2", "done 2")

@@ -242,7 +242,7 @@ func (quickProxy) Observe(_ context.Context, h plugins.Host, l proxy.Layout) (pr
 	return proxy.Observation{Prepared: q.slot != "", Disk: route, Live: route}, nil
 }
 
-func (quickProxy) Switch(_ context.Context, h plugins.Host, _ proxy.Layout, r proxy.Route) error {
+func (quickProxy) Switch(_ context.Context, h plugins.Host, _ proxy.Layout, r proxy.Route, _ proxy.Releases) error {
 	q := quick(h)
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -402,7 +402,7 @@ func (r *run) repairAll(ctx context.Context, h *hostRun) error {
 func (r *run) repairOne(ctx context.Context, h *hostRun, rep Repair) error {
 	switch {
 	case rep.Route != nil:
-		return h.front.switchTo(ctx, proxy.Route{h.inv.Name: *rep.Route})
+		return h.front.switchTo(ctx, change{route: proxy.Route{h.inv.Name: *rep.Route}})
 	case rep.Cancel != nil:
 		return h.keep(ctx, rep.Cancel.Release)
 	case rep.Settle != nil:

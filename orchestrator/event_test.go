@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/teal-deploy/teal/orchestrator/proxy"
 	"github.com/teal-deploy/teal/orchestrator/record"
 	"github.com/teal-deploy/teal/plugins"
 )
@@ -200,6 +201,9 @@ func TestStatusSaysWhatDoesNotAgree(t *testing.T) {
 	}{
 		{"the record says " + string(serving), func() { _ = h.setRoute("disk", "web1", serving.Other().All()) }, func() { _ = h.setRoute("disk", "web1", serving.All()) }},
 		{"the proxy is told " + string(serving), func() { _ = h.setRoute("live", "web1", serving.Other().All()) }, func() { _ = h.setRoute("live", "web1", serving.All()) }},
+		{"the record says release " + s.Recorded.ID + ", the proxy serves somebody's", func() { _ = h.setNames("web1", map[proxy.Slot]string{serving: "somebody's"}) }, func() {
+			_ = h.setNames("web1", map[proxy.Slot]string{serving: s.Recorded.ID})
+		}},
 		{"0 containers of 1 container run", func() { h.watching = false; _ = os.Rename(h.running(t), h.running(t)+".not") }, func() {
 			_ = os.Rename(h.running(t)+".not", h.running(t))
 		}},

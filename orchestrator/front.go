@@ -34,6 +34,14 @@ type front struct {
 	// route is what the proxies of a shared front are known to do with their
 	// members: what they go back to when one of them does not confirm.
 	route proxy.Route
+	holds proxy.Releases // which releases their slots are known to hold
+}
+
+// A change is what proxies are to do with members, and the releases that their
+// slots hold.
+type change struct {
+	route proxy.Route
+	holds proxy.Releases
 }
 
 // A proxyAt is a proxy on a host, and what it shall have in its configuration.
@@ -46,25 +54,25 @@ type proxyAt struct {
 // switchTo changes the shares of members. When it returns nil every proxy has
 // confirmed; otherwise the shares are as before, unless the error is
 // proxy.ErrUnknown or, of a host's own proxy, of kind plugins.Lost.
-func (f *front) switchTo(ctx context.Context, change proxy.Route) error {
+func (f *front) switchTo(ctx context.Context, to change) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.shared {
 		p := f.proxies[0]
 		gctx, done := p.guard(ctx)
 		defer done()
-		return p.proxy.Switch(gctx, p.conn, p.layout, change)
+		return p.proxy.Switch(gctx, p.conn, p.layout, to.route, to.holds)
 	}
-	errs := f.confirm(ctx, change)
+	errs := f.confirm(ctx, to)
 	cause := errors.Join(errs...)
 	if cause == nil {
 		return nil
 	}
-	back := proxy.Route{}
-	for member := range change {
-		back[member] = proxy.Off
+	back := change{proxy.Route{}, f.holds}
+	for member := range to.route {
+		back.route[member] = proxy.Off
 		if share, known := f.route[member]; known {
-			back[member] = share
+			back.route[member] = share
 		}
 	}
 	return f.takeBack(ctx, errs, back, cause)
@@ -73,41 +81,58 @@ func (f *front) switchTo(ctx context.Context, change proxy.Route) error {
 // insist is switchTo for a change away from what turned out bad. Load balancers
 // that confirm stay with it whatever the others do, and those are told again.
 // When it returns an error, proxy.ErrUnknown is in its chain.
-func (f *front) insist(ctx context.Context, change proxy.Route) error {
+func (f *front) insist(ctx context.Context, to change) error {
 	if !f.shared {
-		return f.switchTo(ctx, change)
+		return f.switchTo(ctx, to)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	errs := f.confirm(ctx, change)
+	errs := f.confirm(ctx, to)
 	cause := errors.Join(errs...)
 	if cause == nil {
 		return nil
 	}
 	failed := func(err error) bool { return err != nil }
-	if err := f.tell(ctx, errs, failed, "is told again", change); err != nil {
+	if err := f.tell(ctx, errs, failed, "is told again", to); err != nil {
 		return fmt.Errorf("%w: %w; told again: %w", proxy.ErrUnknown, cause, err)
 	}
-	maps.Copy(f.route, change)
+	f.remember(to)
 	return nil
 }
 
+// named reports whether a load balancer names the releases of a member as the
+// others do.
+func (f *front) named(o proxy.Observation, member string) bool {
+	for slot, release := range f.holds[member] {
+		if o.Holds.Of(member, slot) != release {
+			return false
+		}
+	}
+	return true
+}
+
+// remember notes what the load balancers do from now on.
+func (f *front) remember(to change) {
+	maps.Copy(f.route, to.route)
+	maps.Copy(f.holds, to.holds)
+}
+
 // confirm switches all load balancers and remembers it when all have done it.
-func (f *front) confirm(ctx context.Context, change proxy.Route) []error {
-	errs := each(f.proxies, func(p *proxyAt) error { return p.confirm(ctx, change) })
+func (f *front) confirm(ctx context.Context, to change) []error {
+	errs := each(f.proxies, func(p *proxyAt) error { return p.confirm(ctx, to) })
 	if errors.Join(errs...) == nil {
-		maps.Copy(f.route, change)
+		f.remember(to)
 	}
 	return errs
 }
 
 // confirm switches one load balancer.
-func (p *proxyAt) confirm(ctx context.Context, change proxy.Route) error {
+func (p *proxyAt) confirm(ctx context.Context, to change) error {
 	gctx, done := p.guard(ctx)
 	defer done()
 	gctx, cancel := context.WithTimeoutCause(gctx, confirmLimit, fmt.Errorf("%s did not confirm within %s", p.inv.Name, confirmLimit))
 	defer cancel()
-	err := p.proxy.Switch(gctx, p.conn, p.layout, change)
+	err := p.proxy.Switch(gctx, p.conn, p.layout, to.route, to.holds)
 	if cause := context.Cause(gctx); err != nil && cause != nil {
 		err = fmt.Errorf("%w: %w", proxy.ErrUnknown, cause)
 	}
@@ -116,7 +141,7 @@ func (p *proxyAt) confirm(ctx context.Context, change proxy.Route) error {
 
 // takeBack undoes a change that some load balancers did not confirm on all of
 // them. What became of it on one that was lost is read before it is undone.
-func (f *front) takeBack(ctx context.Context, errs []error, back proxy.Route, cause error) error {
+func (f *front) takeBack(ctx context.Context, errs []error, back change, cause error) error {
 	changed := func(err error) bool { // else it has said itself that nothing changed
 		return err == nil || errors.Is(err, proxy.ErrUnknown) || errors.Is(err, plugins.Lost)
 	}
@@ -127,9 +152,9 @@ func (f *front) takeBack(ctx context.Context, errs []error, back proxy.Route, ca
 	return errors.New("not every load balancer confirmed, all serve as before: " + said)
 }
 
-// tell makes some of the load balancers serve a route, going by what became of
+// tell makes some of the load balancers do something, going by what became of
 // the last change on each of them. One that failed is connected to again.
-func (f *front) tell(ctx context.Context, errs []error, whom func(error) bool, text string, route proxy.Route) error {
+func (f *front) tell(ctx context.Context, errs []error, whom func(error) bool, text string, to change) error {
 	ctx, cancel := orphan(ctx, cmp.Or(f.run.d.switching, tellLimit))
 	defer cancel()
 	return errors.Join(each(indices(f.proxies), func(i int) error {
@@ -145,7 +170,7 @@ func (f *front) tell(ctx context.Context, errs []error, whom func(error) bool, t
 		}
 		gctx, done := p.guard(ctx)
 		defer done()
-		return p.proxy.Switch(gctx, p.conn, p.layout, route)
+		return p.proxy.Switch(gctx, p.conn, p.layout, to.route, to.holds)
 	})...)
 }
 

@@ -55,9 +55,11 @@ func (fakeRuntime) Create(ctx context.Context, h plugins.Host, s plugins.Spec) (
 	err := c.call(ctx, "create", func(context.Context) error {
 		dir := c.host.container(s.Name)
 		data, err := json.Marshal(s)
+		// It is there as a whole or not at all: list reads at any moment.
+		whole := filepath.Join(dir, "spec")
 		return errors.Join(
-			err, os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "spec"), data, 0o600),
-			os.WriteFile(filepath.Join(dir, "running"), nil, 0o600),
+			err, os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "running"), nil, 0o600),
+			os.WriteFile(whole+".new", data, 0o600), os.Rename(whole+".new", whole),
 		)
 	})
 	return plugins.Container{ID: s.Name, Name: s.Name, Labels: s.Labels, Status: plugins.StatusRunning, PID: os.Getpid()}, err
@@ -274,6 +276,24 @@ func (h *fakeHost) setRoute(which, member string, s proxy.Share) error {
 	return cmp.Or(os.WriteFile(next, fmt.Appendln(nil, int(s)), 0o600), os.Rename(next, h.route(which, member)))
 }
 
+// names is what a proxy says of the releases in a member's slots.
+func (h *fakeHost) names(member string) map[proxy.Slot]string {
+	var names map[proxy.Slot]string
+	data, _ := os.ReadFile(h.route("holds", member)) // none: nothing was named
+	_ = json.Unmarshal(data, &names)
+	return names
+}
+
+// setNames makes a proxy remember releases, beside those that it knows.
+func (h *fakeHost) setNames(member string, releases map[proxy.Slot]string) error {
+	names := map[proxy.Slot]string{}
+	maps.Copy(names, h.names(member))
+	maps.Copy(names, releases)
+	data, err := json.Marshal(names)
+	next := h.route(".named", member)
+	return cmp.Or(err, os.WriteFile(next, data, 0o600), os.Rename(next, h.route("holds", member)))
+}
+
 func (h *fakeHost) setBoth(member string, s proxy.Share) error {
 	return cmp.Or(h.setRoute("disk", member, s), h.setRoute("live", member, s))
 }
@@ -315,11 +335,12 @@ func (fakeProxy) Observe(ctx context.Context, h plugins.Host, l proxy.Layout) (o
 			return err
 		}
 		had, _ := os.ReadFile(filepath.Join(c.host.dir, "proxy", "layout"))
-		o = proxy.Observation{Outdated: string(had) != string(layout), Disk: proxy.Route{}, Live: proxy.Route{}}
+		o = proxy.Observation{Outdated: string(had) != string(layout), Disk: proxy.Route{}, Live: proxy.Route{}, Holds: proxy.Releases{}}
 		for _, m := range l.Members {
 			if share, known := c.host.share("disk", m.Name); known {
 				o.Prepared, o.Disk[m.Name] = true, share
 				o.Live[m.Name], _ = c.host.share("live", m.Name)
+				o.Holds[m.Name] = c.host.names(m.Name)
 			}
 		}
 		return nil
@@ -330,14 +351,20 @@ func (fakeProxy) Observe(ctx context.Context, h plugins.Host, l proxy.Layout) (o
 	return o, nil
 }
 
-func (p fakeProxy) Switch(ctx context.Context, h plugins.Host, l proxy.Layout, change proxy.Route) error {
+func (p fakeProxy) Switch(ctx context.Context, h plugins.Host, l proxy.Layout, change proxy.Route, holds proxy.Releases) error {
 	c := on(h)
 	return c.call(ctx, "switch", func(context.Context) error {
 		for member, share := range change {
 			server := p.w.host(member)
+			if err := c.host.setNames(member, holds[member]); err != nil {
+				return err
+			}
 			for _, slot := range []proxy.Slot{proxy.Blue, proxy.Green} {
-				if share.Of(slot) > 0 && server.serving(slot) == nil {
+				serving, named := server.serving(slot), holds.Of(member, slot)
+				if share.Of(slot) > 0 && serving == nil {
 					server.note("switched to %s, where nothing runs", slot)
+				} else if share.Of(slot) > 0 && named != "" && serving.Labels[LabelRelease] != named {
+					server.note("switched to %s with the name of %s, and %s runs there", slot, named, serving.Labels[LabelRelease])
 				}
 			}
 			if !slices.ContainsFunc(l.Members, func(m proxy.Member) bool { return m.Name == member }) {
@@ -498,6 +525,11 @@ func (w *world) consistent(version string) {
 		}
 		if !maps.Equal(got, want) {
 			w.t.Errorf("%s: %v, want %v", h.name, got, want)
+		}
+		for _, p := range h.proxies() {
+			if slot := h.slot("live"); slot != "" && s.Active != nil && p.names(h.name)[slot] != s.Active.ID {
+				w.t.Errorf("%s names %v for %s, want %s in %s", p.name, p.names(h.name), h.name, s.Active.ID, slot)
+			}
 		}
 	}
 }

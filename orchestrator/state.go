@@ -53,7 +53,8 @@ type Sight struct {
 	Live     proxy.Share // what is served now
 	Mixed    bool        // load balancers that do not agree with each other
 	Open     map[proxy.Slot]int
-	Problem  string // why Live is not known, or what breaks the promise; for people
+	Holds    map[proxy.Slot]string // the releases in its slots, as the proxies name them
+	Problem  string                // why Live is not known, or what breaks the promise; for people
 }
 
 // sightOf is what one proxy does with a member's requests.
@@ -66,7 +67,7 @@ func sightOf(o proxy.Observation, member string) Sight {
 	if !answers {
 		live = silent
 	}
-	return Sight{Prepared: o.Prepared, Outdated: o.Outdated, Disk: disk, Live: live, Problem: o.Problem, Open: o.Open[member]}
+	return Sight{Prepared: o.Prepared, Outdated: o.Outdated, Disk: disk, Live: live, Problem: o.Problem, Open: o.Open[member], Holds: o.Holds[member]}
 }
 
 // silent stands for the share of a member for which a proxy does not answer.

@@ -22,6 +22,7 @@ type HostStatus struct {
 	Recorded *record.Release // nil: the app was never deployed here
 	Disk     string          // the slot, or how the requests are divided; "" without a proxy
 	Live     string
+	Release  string             // in the live slot, by its ID, as the proxy itself names it; "" when it names none
 	Open     map[proxy.Slot]int // requests and tunnels that the proxy has open to each slot; nil: it cannot tell
 	Problem  string             // what does not agree, or does not work; "": all is well
 	Running  int                // containers of Recorded that run
@@ -45,6 +46,9 @@ type MemberStatus struct {
 	Disk string // the slot, or how the requests are divided
 	Live string
 	Open map[proxy.Slot]int
+
+	Release string // in the live slot, by its ID, as the load balancer itself names it; "" when it names none
+	Version string // of Release, as the server remembers it; "" when it does not
 }
 
 // Status looks at every host and changes nothing but what is overdue: a
@@ -65,7 +69,26 @@ func (d *Deployer) Status(ctx context.Context, req Request) (FleetStatus, error)
 		s.Hosts[i] = r.statusOf(ctx, r.hosts[i], views)
 		return nil
 	})
+	s.nameVersions()
 	return s, context.Cause(ctx)
+}
+
+// nameVersions says of what the load balancers serve which versions that are.
+func (s *FleetStatus) nameVersions() {
+	versions := map[string]string{}
+	for _, h := range s.Hosts {
+		for _, r := range h.Kept {
+			versions[r.ID] = r.Version
+		}
+		if h.Recorded != nil {
+			versions[h.Recorded.ID] = h.Recorded.Version
+		}
+	}
+	for _, b := range s.Balancers {
+		for i := range b.Members {
+			b.Members[i].Version = versions[b.Members[i].Release]
+		}
+	}
 }
 
 func (r *run) balancerStatus(ctx context.Context, h *host) (BalancerStatus, BalancerView) {
@@ -82,7 +105,7 @@ func (r *run) balancerStatus(ctx context.Context, h *host) (BalancerStatus, Bala
 		for _, m := range state.Members {
 			sight := sightOf(v.Proxy, m.Name)
 			disk, live := sight.text()
-			s.Members = append(s.Members, MemberStatus{Name: m.Name, Disk: disk, Live: live, Open: sight.Open})
+			s.Members = append(s.Members, MemberStatus{Name: m.Name, Disk: disk, Live: live, Open: sight.Open, Release: sight.release()})
 			if s.Problem == "" && disk != live {
 				s.Problem = "it is told " + disk + " for " + m.Name + " and serves " + cmp.Or(live, "nothing that it tells")
 			}
@@ -101,6 +124,15 @@ func (s Sight) text() (disk, live string) {
 		live = s.Live.String()
 	}
 	return disk, live
+}
+
+// release is what the proxies name in the slot that they serve.
+func (s Sight) release() string {
+	slot, whole := s.Live.Slot()
+	if !whole {
+		return ""
+	}
+	return s.Holds[slot]
 }
 
 // lookOnly prepares a command that needs no secret and no lock.
@@ -135,7 +167,7 @@ func (r *run) statusOf(ctx context.Context, h *hostRun, balancers []BalancerView
 	}
 	s.Holder, s.Pending = v.Record.Holder, pendingText(v.Record.Pending)
 	s.Disk, s.Live = v.Proxy.text()
-	s.Open, s.Problem = v.Proxy.Open, v.Proxy.Problem
+	s.Open, s.Problem, s.Release = v.Proxy.Open, v.Proxy.Problem, v.Proxy.release()
 	state := v.Record.State
 	if state == nil {
 		return s
@@ -164,6 +196,8 @@ func disagreement(v HostView, s HostStatus) string {
 		return "the record says " + string(active.Slot) + ", the proxy is told " + s.Disk
 	case v.Proxy.Prepared && s.Live != s.Disk:
 		return "the proxy is told " + s.Disk + " and serves " + cmp.Or(s.Live, "nothing that it tells")
+	case s.Release != "" && s.Release != active.ID:
+		return "the record says release " + active.ID + ", the proxy serves " + s.Release
 	case s.Running < active.App.Container.Replicas:
 		return count(s.Running, "container") + " of " + count(active.App.Container.Replicas, "container") + " run"
 	}

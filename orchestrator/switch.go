@@ -80,6 +80,15 @@ func (m *move) share(percent int) proxy.Share {
 	return proxy.Share(100 - percent)
 }
 
+// holds is which release each of the host's slots holds.
+func (m *move) holds() map[proxy.Slot]string {
+	holds := map[proxy.Slot]string{m.next.Slot: m.next.ID}
+	if m.last != nil {
+		holds[m.last.Slot] = m.last.ID
+	}
+	return holds
+}
+
 // announce writes down on one host that green is about to serve. The order
 // matters: at whatever moment teal, the connection or the host dies, what is
 // on the host says what to do.
@@ -232,7 +241,7 @@ func (r *run) confirm(ctx context.Context, m *move) error {
 // direct gives the releases that come their percent of the requests, on all
 // proxies at the same time by the front's switchTo or insist, and notes in each
 // move what became of it.
-func (r *run) direct(ctx context.Context, moves []*move, percent int, by func(*front, context.Context, proxy.Route) error) {
+func (r *run) direct(ctx context.Context, moves []*move, percent int, by func(*front, context.Context, change) error) {
 	fronts := map[*front][]*move{}
 	for _, m := range moves {
 		m.took, m.err = 0, nil
@@ -241,12 +250,12 @@ func (r *run) direct(ctx context.Context, moves []*move, percent int, by func(*f
 		}
 	}
 	each(slices.Collect(maps.Keys(fronts)), func(f *front) error {
-		change := proxy.Route{}
+		to := change{proxy.Route{}, proxy.Releases{}}
 		for _, m := range fronts[f] {
-			change[m.inv.Name] = m.share(percent)
+			to.route[m.inv.Name], to.holds[m.inv.Name] = m.share(percent), m.holds()
 		}
 		began := time.Now()
-		err := by(f, ctx, change)
+		err := by(f, ctx, to)
 		for _, m := range fronts[f] {
 			m.took, m.err = time.Since(began), err
 		}

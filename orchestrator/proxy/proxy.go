@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 
 	"github.com/teal-deploy/teal/plugins"
 )
@@ -111,6 +112,13 @@ func (s Share) String() string {
 // A Route says of members, by their names, how their requests are divided.
 type Route map[string]Share
 
+// Releases say of members, by their names, which release each slot holds, as
+// the engine calls it: letters, digits, '-', '_' and '.'.
+type Releases map[string]map[Slot]string
+
+// Of returns the release in a member's slot, "" when that is not known.
+func (r Releases) Of(member string, slot Slot) string { return r[member][slot] }
+
 // A Protocol is what an app speaks on its port.
 type Protocol string
 
@@ -161,9 +169,38 @@ type Observation struct {
 	Live     Route  // what the proxy itself answers now; lacks the members for which it does not answer
 	Problem  string // why Live is not known, or what breaks the promise; for people
 
+	// Holds is what the proxy itself answers of the releases in the slots; it
+	// lacks those that no switch has named.
+	Holds Releases
+
 	// Open counts, by member, the requests and tunnels that the proxy itself
 	// has open to a slot at this moment; nil: this kind of proxy cannot tell.
 	Open map[string]map[Slot]int
+}
+
+// Set names the releases in a member's slots, unless there are none to name.
+func (r *Releases) Set(member string, releases map[Slot]string) {
+	if len(releases) == 0 {
+		return
+	}
+	if *r == nil {
+		*r = Releases{}
+	}
+	(*r)[member] = releases
+}
+
+// Valid reports whether every member and every release has a name that can be
+// written down.
+func (r Releases) Valid() bool {
+	expr := regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	for _, slots := range r {
+		for slot, release := range slots {
+			if !slot.Valid() || !expr.MatchString(release) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // ErrUnknown is in the chain of a Switch error when it could be neither
@@ -191,10 +228,11 @@ type Proxy interface {
 
 	// Switch changes the shares of the members in change, all of them at one
 	// instant as far as new requests can tell, and leaves the other members
-	// as they are. When it returns nil the proxy has confirmed; when it
-	// returns an error all shares are as before, unless errors.Is(err,
-	// ErrUnknown).
-	Switch(ctx context.Context, h plugins.Host, l Layout, change Route) error
+	// as they are. holds names the releases in slots of those members; the
+	// other slots keep their names. When it returns nil the proxy itself has
+	// answered with the shares and the names; when it returns an error all
+	// shares are as before, unless errors.Is(err, ErrUnknown).
+	Switch(ctx context.Context, h plugins.Host, l Layout, change Route, holds Releases) error
 
 	// RoutedScript returns arguments for `sh -c script teal args…` that
 	// exits with 0 while the host routes any request for the member to slot,

@@ -48,6 +48,19 @@ func serve() {
 	if err != nil {
 		panic(err)
 	}
+	if os.Getenv("RECORD_TEST_LISTEN") == "defers" {
+		raw, err := l.(*net.TCPListener).SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) {
+				if err := syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, 30); err != nil {
+					panic(err)
+				}
+			})
+		}
+		if err != nil {
+			panic(err)
+		}
+	}
 	fmt.Println(l.Addr().(*net.TCPAddr).Port)
 	go func() {
 		for {
@@ -366,14 +379,18 @@ type container struct {
 	ended   chan struct{}
 }
 
-func newContainer(t *testing.T) *container {
+func newContainer(t *testing.T) *container { return newContainerThat(t, "listens") }
+
+// newContainerThat makes one that either listens or defers: then the kernel
+// leaves a connection half made until somebody sends something on it.
+func newContainerThat(t *testing.T, how string) *container {
 	t.Helper()
 	c := &container{t: t, dir: filepath.Join(t.TempDir(), "it's\n$(a) container"), ended: make(chan struct{})}
 	if err := os.Mkdir(c.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "RECORD_TEST_LISTEN=1")
+	cmd.Env = append(os.Environ(), "RECORD_TEST_LISTEN="+how)
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,6 +89,19 @@ func TestTeardownWaitsForConnectionsUntilMax(t *testing.T) {
 			return p.Connections == 1 && p.Released && !p.Switched.IsZero() && p.Waits == "connections to it are open"
 		})
 		blue.goneBetween(switched, 4*time.Second, 7*time.Second)
+	})
+}
+
+func TestTeardownDoesNotWaitForConnectionsThatNeverCameToBe(t *testing.T) {
+	onShells(t, func(t *testing.T, f *fixture) {
+		blue := newContainerThat(t, "defers")
+		blue.dial()
+		table, err := os.ReadFile("/proc/net/tcp")
+		if half := fmt.Sprintf(":%04X [0-9A-F:]* 03 ", blue.port); err != nil || !regexp.MustCompile(half).Match(table) {
+			t.Fatalf("no half made connection to port %d: %v\n%s", blue.port, err, table)
+		}
+		switched := f.released(f.acquire(), f.teardown(blue, time.Second, time.Minute))
+		blue.goneBetween(switched, time.Second, 5*time.Second)
 	})
 }
 

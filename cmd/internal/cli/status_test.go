@@ -37,6 +37,8 @@ func balanced() orchestrator.FleetStatus {
 			{Host: "lb1", Holder: holder, Members: []orchestrator.MemberStatus{
 				{Name: "web1", Disk: "blue 95% green 5%", Live: "blue 95% green 5%", Open: open},
 				{Name: "web2", Disk: "blue", Live: ""},
+				{Name: "web3", Disk: "green", Live: "green", Release: "r41", Version: "41"},
+				{Name: "web4", Disk: "green", Live: "green", Release: "rel-web4"},
 			}, Problem: "it is told blue for web2 and serves nothing that it tells"},
 			{Host: "lb2"},
 			{Host: "lb3", Err: errors.New("lb3: connect: no answer within 10s")},
@@ -61,11 +63,13 @@ web2  41      blue      blue               blue               blue 50 green 0  2
 web3                                                          blue 0 green 0                                         never deployed; 41 leaves at 12:10
 web4                                                                                                                 connect: no route to host
 
-LOAD BALANCER  SERVER  ON DISK            LIVE               OPEN
-lb1            web1    blue 95% green 5%  blue 95% green 5%  blue 97 green 3  it is told blue for web2 and serves nothing that it tells; deploy by operator@desk since 12:00:00
-               web2    blue               -                  -
-lb2                                                                           knows no server of the app yet
-lb3                                                                           connect: no answer within 10s
+LOAD BALANCER  SERVER  ON DISK            LIVE               VERSION   OPEN
+lb1            web1    blue 95% green 5%  blue 95% green 5%  -         blue 97 green 3  it is told blue for web2 and serves nothing that it tells; deploy by operator@desk since 12:00:00
+               web2    blue               -                  -         -
+               web3    green              green              41        -
+               web4    green              green              rel-web4  -
+lb2                                                                                     knows no server of the app yet
+lb3                                                                                     connect: no answer within 10s
 `
 	if diff := cmp.Diff(want, shown(t, balanced(), false)); diff != "" {
 		t.Error(diff)
@@ -87,10 +91,10 @@ web2  41      blue      blue     blue  2026-11-22 12:00:00 by operator@desk  its
 func TestStatusAsJSON(t *testing.T) {
 	found := balanced()
 	found.Hosts, found.Balancers = found.Hosts[2:], found.Balancers[1:]
-	found.Balancers[0].Members = []orchestrator.MemberStatus{{Name: "web3", Disk: "off", Live: "off", Open: map[proxy.Slot]int{proxy.Blue: 1}}}
-	want := `{"disk":"off","host":"web3","kept":null,"live":"off","open":{},"pending":"41 leaves at 12:10","problem":"","running":0,"schema":1}
-{"disk":"","error":"web4: connect: no route to host","host":"web4","kept":null,"live":"","pending":"","problem":"","running":0,"schema":1}
-{"balancer":"lb2","members":[{"disk":"off","host":"web3","live":"off","open":{"blue":1}}],"problem":"","schema":1}
+	found.Balancers[0].Members = []orchestrator.MemberStatus{{Name: "web3", Disk: "off", Live: "off", Open: map[proxy.Slot]int{proxy.Blue: 1}, Release: "r41"}}
+	want := `{"disk":"off","host":"web3","kept":null,"live":"off","open":{},"pending":"41 leaves at 12:10","problem":"","release":"","running":0,"schema":1}
+{"disk":"","error":"web4: connect: no route to host","host":"web4","kept":null,"live":"","pending":"","problem":"","release":"","running":0,"schema":1}
+{"balancer":"lb2","members":[{"disk":"off","host":"web3","live":"off","open":{"blue":1},"release":"r41"}],"problem":"","schema":1}
 {"balancer":"lb3","error":"lb3: connect: no answer within 10s","members":[],"problem":"","schema":1}
 `
 	if diff := cmp.Diff(want, shown(t, found, true)); diff != "" {

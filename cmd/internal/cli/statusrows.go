@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -67,14 +68,14 @@ func showBalancers(out io.Writer, balancers []orchestrator.BalancerStatus) error
 	for _, b := range balancers {
 		host, said := b.Host, balancerNotes(b)
 		if len(b.Members) == 0 {
-			rows = append(rows, []string{host, "", "", "", "", said})
+			rows = append(rows, []string{host, "", "", "", "", "", said})
 		}
 		for _, m := range b.Members {
-			rows = append(rows, []string{host, m.Name, dash(m.Disk), dash(m.Live), dash(opened(m.Open)), said})
+			rows = append(rows, []string{host, m.Name, dash(m.Disk), dash(m.Live), dash(cmp.Or(m.Version, m.Release)), dash(opened(m.Open)), said})
 			host, said = "", ""
 		}
 	}
-	return display.Table(out, []string{"LOAD BALANCER", "SERVER", "ON DISK", "LIVE", "OPEN", ""}, rows)
+	return display.Table(out, []string{"LOAD BALANCER", "SERVER", "ON DISK", "LIVE", "VERSION", "OPEN", ""}, rows)
 }
 
 // balancerNotes is what is worth saying of a load balancer besides what it does
@@ -116,7 +117,7 @@ func reason(host string, err error) string {
 
 func hostRow(h orchestrator.HostStatus) map[string]any {
 	row := map[string]any{
-		"schema": 1, "host": h.Host, "disk": h.Disk, "live": h.Live, "problem": h.Problem,
+		"schema": 1, "host": h.Host, "disk": h.Disk, "live": h.Live, "release": h.Release, "problem": h.Problem,
 		"running": h.Running, "pending": h.Pending,
 	}
 	if h.Err != nil {
@@ -144,7 +145,7 @@ func hostRow(h orchestrator.HostStatus) map[string]any {
 func balancerRow(b orchestrator.BalancerStatus) map[string]any {
 	members := []map[string]any{}
 	for _, m := range b.Members {
-		member := map[string]any{"host": m.Name, "disk": m.Disk, "live": m.Live}
+		member := map[string]any{"host": m.Name, "disk": m.Disk, "live": m.Live, "release": m.Release}
 		if m.Open != nil {
 			member["open"] = m.Open
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
 	"github.com/teal-deploy/teal/orchestrator/proxy/internal/ports"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 )
 
 func TestWords(t *testing.T) {
@@ -137,7 +138,7 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 	s := site(nil, "/a", quiet)
-	l.Members[0].Stable = loopback(40000)
+	l.Members[0].Stable = proxytest.Loopback(40000)
 	if got := s.warn(l, true); len(got) != 1 || !strings.Contains(got[0], "port 40000 lies in the range") {
 		t.Errorf("%q", got)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -64,8 +65,8 @@ func TestHangingAdminSocketChangesNothing(t *testing.T) {
 	silent := hung(t)
 	for name, from := range map[string]int64{"from the beginning": 0, "when the file is written": 1} {
 		asked := int64(0)
-		c := &counting{Host: host()}
-		c.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c := &proxytest.Host{Host: host()}
+		c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			if network == "unix" {
 				if asked++; asked > from {
 					address = silent
@@ -74,7 +75,7 @@ func TestHangingAdminSocketChangesNothing(t *testing.T) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}
 		began := time.Now()
-		err := d.proxy().Switch(t.Context(), c, l, proxy.Route{"web1": 100})
+		err := d.proxy().Switch(t.Context(), c, l, proxy.Route{"web1": 100}, nil)
 		if !errors.Is(err, plugins.Unavailable) || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "gave no answer") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -82,7 +83,7 @@ func TestHangingAdminSocketChangesNothing(t *testing.T) {
 			t.Errorf("%s: it took %s", name, took)
 		}
 		observed(t, d, l, proxy.Route{"web1": 0})
-		if got := get(t, url); got != "blue" {
+		if got := proxytest.Get(t, url); got != "blue" {
 			t.Errorf("%s: the site answers %q", name, got)
 		}
 	}
@@ -115,12 +116,12 @@ func TestFullDiskChangesNothing(t *testing.T) {
 	if err := os.Symlink(full, dataDir(l)); err != nil {
 		t.Fatal(err)
 	}
-	err := d.proxy().Switch(t.Context(), host(), l, proxy.Route{"web1": 100})
+	err := d.proxy().Switch(t.Context(), host(), l, proxy.Route{"web1": 100}, nil)
 	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "nothing was changed") || !strings.Contains(err.Error(), "No space left") {
 		t.Errorf("error %v", err)
 	}
 	observed(t, d, l, proxy.Route{"web1": 0})
-	if got := get(t, url); got != "blue" {
+	if got := proxytest.Get(t, url); got != "blue" {
 		t.Errorf("the site answers %q", got)
 	}
 	if left, _ := filepath.Glob(full + "/.*map"); len(left) > 0 {
@@ -132,7 +133,7 @@ func TestSwitchToADeadSlotChangesNothing(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	l := layout(t, d, "web1")
-	l.Members[0].Green[0] = loopback(port(t)) // nobody
+	l.Members[0].Green[0] = proxytest.Loopback(proxytest.Port(t)) // nobody
 	prepare(t, d, l, true)
 	switchTo(t.Context(), t, d, l, proxy.Blue)
 	time.Sleep(1500 * time.Millisecond) // leaving maintenance counts as up until a check says otherwise
@@ -140,27 +141,27 @@ func TestSwitchToADeadSlotChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(2500 * time.Millisecond)
-	err := d.proxy().Switch(t.Context(), host(), l, all(l, 100))
+	err := d.proxy().Switch(t.Context(), host(), l, proxytest.All(l, 100), nil)
 	if !errors.Is(err, plugins.Unavailable) || !strings.Contains(err.Error(), "sees teal:shop:web1:green/green:0 down") {
 		t.Errorf("error %v", err)
 	}
-	observed(t, d, l, all(l, 0))
+	observed(t, d, l, proxytest.All(l, 0))
 }
 
 func TestSwitchThatIsNotProvenGoesBack(t *testing.T) {
 	t.Parallel()
-	for name, broken := range map[string]func(c *counting, cancel context.CancelFunc){
-		"cancelled": func(c *counting, cancel context.CancelFunc) {
-			c.after = func(args []string) {
+	for name, broken := range map[string]func(c *proxytest.Host, cancel context.CancelFunc){
+		"cancelled": func(c *proxytest.Host, cancel context.CancelFunc) {
+			c.After = func(args []string) {
 				if strings.Contains(args[2], "exit 13") {
 					cancel()
 				}
 			}
 		},
-		"lost": func(c *counting, _ context.CancelFunc) {
-			c.after = func(args []string) {
+		"lost": func(c *proxytest.Host, _ context.CancelFunc) {
+			c.After = func(args []string) {
 				if strings.Contains(args[2], "exit 13") {
-					c.dial = func(context.Context, string, string) (net.Conn, error) {
+					c.Dial = func(context.Context, string, string) (net.Conn, error) {
 						return nil, &plugins.Error{Op: "dial", Kind: plugins.Lost}
 					}
 				}
@@ -172,9 +173,9 @@ func TestSwitchThatIsNotProvenGoesBack(t *testing.T) {
 			d, l, _ := prepared(t, "web1")
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			c := &counting{Host: host()}
+			c := &proxytest.Host{Host: host()}
 			broken(c, cancel)
-			err := d.proxy().Switch(ctx, c, l, proxy.Route{"web1": 100})
+			err := d.proxy().Switch(ctx, c, l, proxy.Route{"web1": 100}, nil)
 			unknown := name == "lost"
 			if err == nil || errors.Is(err, proxy.ErrUnknown) != unknown {
 				t.Fatalf("error %v", err)
@@ -200,12 +201,12 @@ func TestSwitchRefuses(t *testing.T) {
 		"a bad layout":      {proxy.Layout{App: "a\nb"}, proxy.Route{}, plugins.Invalid},
 		"not prepared":      {other, proxy.Route{"web1": 0}, plugins.NotFound},
 	} {
-		if err := d.proxy().Switch(t.Context(), host(), c.layout, c.change); !errors.Is(err, c.kind) || errors.Is(err, proxy.ErrUnknown) {
+		if err := d.proxy().Switch(t.Context(), host(), c.layout, c.change, nil); !errors.Is(err, c.kind) || errors.Is(err, proxy.ErrUnknown) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	d.kill(syscall.SIGTERM)
-	if err := d.proxy().Switch(t.Context(), host(), l, all(l, 100)); !errors.Is(err, plugins.Unavailable) {
+	if err := d.proxy().Switch(t.Context(), host(), l, proxytest.All(l, 100), nil); !errors.Is(err, plugins.Unavailable) {
 		t.Errorf("haproxy down: %v", err)
 	}
 	if o := observe(t, d, l); len(o.Live) > 0 || o.Disk["web1"] != 0 || o.Problem == "" || o.Open != nil {
@@ -216,27 +217,27 @@ func TestSwitchRefuses(t *testing.T) {
 func TestAdminSocketIsOpenedWithBecomeWhereTheLoginMayNot(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t, "web1")
-	c := &counting{Host: host()}
-	c.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+	c := &proxytest.Host{Host: host()}
+	c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		if network == "unix" {
 			return nil, &plugins.Error{Op: "dial", Host: "web1", Kind: plugins.Denied, Err: os.ErrPermission}
 		}
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
-	if err := d.proxy().Switch(t.Context(), c, l, all(l, 100)); err != nil {
+	if err := d.proxy().Switch(t.Context(), c, l, proxytest.All(l, 100), nil); err != nil {
 		t.Fatal(err)
 	}
-	if c.becomes.Load() == 0 {
+	if c.Becomes.Load() == 0 {
 		t.Error("nothing ran with other rights")
 	}
-	observed(t, d, l, all(l, 100))
-	c.before = func(args []string) error {
+	observed(t, d, l, proxytest.All(l, 100))
+	c.Before = func(args []string) error {
 		if strings.Contains(args[2], "socat") {
 			return &plugins.ExitError{Code: codeNoTool, Stderr: []byte("srw-rw---- 1 root haproxy 0 /run/haproxy/admin.sock\n")}
 		}
 		return nil
 	}
-	err := d.proxy().Switch(t.Context(), c, l, all(l, 0))
+	err := d.proxy().Switch(t.Context(), c, l, proxytest.All(l, 0), nil)
 	if !errors.Is(err, plugins.Denied) || !strings.Contains(err.Error(), "its group is haproxy") {
 		t.Errorf("error %v", err)
 	}
@@ -244,13 +245,13 @@ func TestAdminSocketIsOpenedWithBecomeWhereTheLoginMayNot(t *testing.T) {
 
 func BenchmarkSwitch(b *testing.B) {
 	d, l, _ := prepared(b, "web1")
-	c := &counting{Host: host()}
+	c := &proxytest.Host{Host: host()}
 	slot := proxy.Blue
 	for b.Loop() {
 		slot = slot.Other()
-		if err := d.proxy().Switch(b.Context(), c, l, all(l, slot.All())); err != nil {
+		if err := d.proxy().Switch(b.Context(), c, l, proxytest.All(l, slot.All()), nil); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(c.runs.Load()+c.dials.Load())/float64(b.N), "roundtrips/op")
+	b.ReportMetric(float64(c.Runs.Load()+c.Dials.Load())/float64(b.N), "roundtrips/op")
 }

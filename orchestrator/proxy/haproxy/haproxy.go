@@ -127,9 +127,9 @@ func (p *Proxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (ch
 	if err != nil || seen.ready(l, block, generation) {
 		return false, err
 	}
-	if !seen.written || seen.mapErr != nil {
+	if !seen.written || !seen.named || seen.mapErr != nil {
 		// Without it haproxy refuses even the configuration that it runs.
-		if err := makeMap(ctx, h, l, seen.shares(l)); err != nil {
+		if err := makeMap(ctx, h, l, data{seen.shares(l), seen.names(l)}); err != nil {
 			return false, err
 		}
 	}
@@ -145,7 +145,7 @@ func (p *Proxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (ch
 	wanted := seen.shares(l)
 	both := maps.Clone(seen.disk)
 	maps.Copy(both, wanted)
-	if err := makeMap(ctx, h, l, both); err != nil {
+	if err := makeMap(ctx, h, l, data{both, seen.names(l)}); err != nil {
 		return false, err
 	}
 	if !bytes.Equal(w.text, w.file.text) || !seen.answered() || seen.outdated(l, block, generation) {
@@ -153,13 +153,14 @@ func (p *Proxy) Prepare(ctx context.Context, h plugins.Host, l proxy.Layout) (ch
 			return false, errors.Join(err, seen.unmake(ctx, h, l))
 		}
 	}
-	if err := makeMap(ctx, h, l, wanted); err != nil {
+	stays := data{wanted, seen.names(l)}.with(nil, nil)
+	if err := makeMap(ctx, h, l, stays); err != nil {
 		return false, err
 	}
-	if err := (admin{h, address}).load(ctx, l, wanted); err != nil {
+	if err := (admin{h, address}).load(ctx, l, stays, l.Members); err != nil {
 		return false, err
 	}
-	if err := prove(ctx, h, l, l.Members, proofWithin, serves(wanted)); err != nil {
+	if err := prove(ctx, h, l, l.Members, proofWithin, serves(wanted, nil)); err != nil {
 		return false, failed(h, "prepare "+l.App, plugins.Unavailable, err)
 	}
 	return true, note{place: w.file.path, admin: address}.write(ctx, h, l)
@@ -182,6 +183,18 @@ func (s sight) shares(l proxy.Layout) proxy.Route {
 	return route
 }
 
+// names returns which releases the slots hold: what the disk says, else what
+// haproxy says now.
+func (s sight) names(l proxy.Layout) proxy.Releases {
+	holds := maps.Clone(s.holds)
+	for _, m := range l.Members {
+		if holds[m.Name] == nil {
+			holds.Set(m.Name, s.live[m.Name].holds)
+		}
+	}
+	return holds
+}
+
 // unmake puts the map file back that was there before. One that was not there
 // stays: a configuration that refers to it may be on disk.
 func (s sight) unmake(ctx context.Context, h plugins.Host, l proxy.Layout) error {
@@ -190,7 +203,7 @@ func (s sight) unmake(ctx context.Context, h plugins.Host, l proxy.Layout) error
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
 	defer cancel()
-	return makeMap(ctx, h, l, s.disk)
+	return makeMap(ctx, h, l, data{s.disk, s.holds})
 }
 
 // load puts the file in its place and proves that haproxy runs with it.
@@ -204,7 +217,7 @@ func (s survey) load(ctx context.Context, h plugins.Host, l proxy.Layout, w writ
 				if a.generation != generation {
 					return fmt.Errorf("it runs generation %s of the configuration, not %s", a.generation, generation)
 				}
-				return serves(route)(m, a)
+				return serves(route, nil)(m, a)
 			})
 		},
 	})

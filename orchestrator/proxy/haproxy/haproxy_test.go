@@ -3,20 +3,16 @@ package haproxy
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/plugintest"
 )
@@ -173,27 +169,6 @@ func (d *daemon) worker() string {
 
 func (d *daemon) proxy() *Proxy { return &Proxy{Config: d.conf} }
 
-var nextPort atomic.Uint32
-
-// port returns one that is free and outside of the ephemeral range.
-func port(t testing.TB) uint16 {
-	t.Helper()
-	for range 2000 {
-		p := uint16(10000 + (uint32(os.Getpid())*37+nextPort.Add(1))%10000)
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
-		if err == nil {
-			_ = l.Close()
-			return p
-		}
-	}
-	t.Fatal("no free port")
-	return 0
-}
-
-func loopback(p uint16) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), p)
-}
-
 // layout starts an app in both slots of each member, and returns a layout.
 func layout(t testing.TB, d *daemon, members ...string) proxy.Layout {
 	t.Helper()
@@ -202,107 +177,9 @@ func layout(t testing.TB, d *daemon, members ...string) proxy.Layout {
 		t.Fatal(err)
 	}
 	for _, name := range members {
-		l.Members = append(l.Members, member(t, name))
+		l.Members = append(l.Members, proxytest.Member(t, name))
 	}
 	return l
-}
-
-func member(t testing.TB, name string) proxy.Member {
-	t.Helper()
-	return proxy.Member{
-		Name: name, Stable: loopback(port(t)),
-		Blue:  []netip.AddrPort{serve(t, name, "blue")},
-		Green: []netip.AddrPort{serve(t, name, "green")},
-	}
-}
-
-// serve runs an app until the test ends.
-func serve(t testing.TB, member, slot string) netip.AddrPort {
-	t.Helper()
-	addr, s := serveHTTP(t, member, slot)
-	t.Cleanup(func() { _ = s.Close() })
-	return addr
-}
-
-// serveHTTP runs an app: / answers with its slot, /slow takes its time, /echo
-// gives back what it reads as it comes.
-func serveHTTP(t testing.TB, member, slot string) (netip.AddrPort, *http.Server) {
-	t.Helper()
-	addr := loopback(port(t))
-	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		w.Header().Set("App", slot)
-		w.Header().Set("Member", member)
-		_, _ = io.WriteString(w, slot)
-	})
-	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
-		n, _ := io.Copy(io.Discard, r.Body)
-		for range 10 {
-			time.Sleep(30 * time.Millisecond)
-			_, _ = io.WriteString(w, slot+" ")
-			_ = http.NewResponseController(w).Flush()
-		}
-		_, _ = fmt.Fprint(w, n)
-	})
-	mux.HandleFunc("/echo", echo)
-	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) { _ = r.Header.Write(w) })
-	l, err := net.Listen("tcp", addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute, Protocols: protocols}
-	go func() { _ = s.Serve(l) }()
-	return addr, s
-}
-
-// echo upgrades the connection and gives back every line, as a websocket would.
-func echo(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Upgrade") != "websocket" || !strings.EqualFold(r.Header.Get("Connection"), "upgrade") {
-		http.Error(w, "no upgrade", http.StatusBadRequest)
-		return
-	}
-	conn, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return
-	}
-	defer func() { _ = conn.Close() }()
-	_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
-	_ = rw.Flush()
-	_, _ = io.Copy(conn, rw)
-}
-
-func request(t testing.TB, url string, header ...string) (*http.Response, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-		if header[i] == "Host" {
-			req.Host = header[i+1]
-		}
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, string(b)
-}
-
-func get(t testing.TB, url string) string {
-	t.Helper()
-	_, body := request(t, url)
-	return body
 }
 
 func host() plugins.Host { return plugintest.Local("web1") }
@@ -313,7 +190,7 @@ func prepared(t testing.TB, members ...string) (*daemon, proxy.Layout, string) {
 	t.Helper()
 	d := start(t)
 	l := layout(t, d, members...)
-	site := port(t)
+	site := proxytest.Port(t)
 	d.write("haproxy.cfg", d.file("haproxy.cfg")+frontend(site, "shop"))
 	prepare(t, d, l, true)
 	switchTo(t.Context(), t, d, l, proxy.Blue)
@@ -331,23 +208,14 @@ func prepare(t testing.TB, d *daemon, l proxy.Layout, want bool) {
 	}
 }
 
-// all is the change that gives all members of l the same share.
-func all(l proxy.Layout, share proxy.Share) proxy.Route {
-	r := proxy.Route{}
-	for _, m := range l.Members {
-		r[m.Name] = share
-	}
-	return r
-}
-
 func switchTo(ctx context.Context, t testing.TB, d *daemon, l proxy.Layout, slot proxy.Slot) {
 	t.Helper()
-	change(ctx, t, d, l, all(l, slot.All()))
+	change(ctx, t, d, l, proxytest.All(l, slot.All()))
 }
 
 func change(ctx context.Context, t testing.TB, d *daemon, l proxy.Layout, r proxy.Route) {
 	t.Helper()
-	if err := d.proxy().Switch(ctx, host(), l, r); err != nil {
+	if err := d.proxy().Switch(ctx, host(), l, r, nil); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -26,6 +27,7 @@ const (
 type answer struct {
 	generation string
 	share      proxy.Share
+	holds      map[proxy.Slot]string
 	err        error // why there is none
 }
 
@@ -77,8 +79,14 @@ func read(resp *http.Response, body, address string, l proxy.Layout, m proxy.Mem
 	case app != l.App || member != m.Name:
 		return answer{err: fmt.Errorf("%s belongs to the member %s of the app %s", address, member, app)}
 	}
-	share, err := parseShare(strings.TrimSpace(body))
-	return answer{generation: resp.Header.Get("Teal-Generation"), share: share, err: err}
+	said := strings.Fields(body)
+	if len(said) != 3 {
+		return answer{err: fmt.Errorf("%s says %.60q", address, body)}
+	}
+	share, err := parseShare(said[0])
+	holds := map[proxy.Slot]string{proxy.Blue: said[1], proxy.Green: said[2]}
+	maps.DeleteFunc(holds, func(_ proxy.Slot, release string) bool { return release == unnamed })
+	return answer{generation: resp.Header.Get("Teal-Generation"), share: share, holds: holds, err: err}
 }
 
 func parseShare(s string) (proxy.Share, error) {
@@ -143,11 +151,16 @@ func prove(ctx context.Context, h plugins.Host, l proxy.Layout, members []proxy.
 	}
 }
 
-// serves wants the shares of route.
-func serves(route proxy.Route) func(proxy.Member, answer) error {
+// serves wants the shares of route, and the names of holds.
+func serves(route proxy.Route, holds proxy.Releases) func(proxy.Member, answer) error {
 	return func(m proxy.Member, a answer) error {
 		if want := route[m.Name]; a.share != want {
 			return fmt.Errorf("it serves %s, not %s", a.share, want)
+		}
+		for slot, release := range holds[m.Name] {
+			if a.holds[slot] != release {
+				return fmt.Errorf("it names %q in %s, not %q", a.holds[slot], slot, release)
+			}
 		}
 		return nil
 	}

@@ -12,14 +12,73 @@ import (
 	"github.com/teal-deploy/teal/plugins"
 )
 
-// The data of an app are two files in the folder haproxy of its own one:
+// The data of an app are files in the folder haproxy of its own one:
 //
-//	shares.map  a line a member: its name and the percent that green gets, -1
-//	            when it is off; haproxy reads it when it starts
-//	note        the path of the configuration file, and the admin socket
+//	shares.map    a line a member: its name and the percent that green gets, -1
+//	              when it is off; haproxy reads it when it starts
+//	releases.map  a line a slot: MEMBER:SLOT and the release in it, for the
+//	              answers at /.teal/slot; haproxy reads it when it starts
+//	note          the path of the configuration file, and the admin socket
 func dataDir(l proxy.Layout) string { return l.Dir + "/haproxy" }
 
 func mapFile(l proxy.Layout) string { return dataDir(l) + "/shares.map" }
+
+func releasesFile(l proxy.Layout) string { return dataDir(l) + "/releases.map" }
+
+// unnamed stands for a release that is not known.
+const unnamed = "-"
+
+// releasesText writes releases as a map of haproxy's.
+func releasesText(holds proxy.Releases) string {
+	var b strings.Builder
+	for _, member := range slices.Sorted(maps.Keys(holds)) {
+		for _, slot := range []proxy.Slot{proxy.Blue, proxy.Green} {
+			if release := holds.Of(member, slot); release != "" {
+				fmt.Fprintf(&b, "%s:%s %s\n", member, slot, release)
+			}
+		}
+	}
+	return b.String()
+}
+
+// parseReleases reads what releasesText wrote. A line that is none is a release
+// that is not known.
+func parseReleases(text string) proxy.Releases {
+	holds := proxy.Releases{}
+	for line := range strings.Lines(text) {
+		key, release, _ := strings.Cut(strings.TrimSpace(line), " ")
+		member, slot, ok := strings.Cut(key, ":")
+		if !ok || release == "" || !proxy.Slot(slot).Valid() {
+			continue
+		}
+		if holds[member] == nil {
+			holds[member] = map[proxy.Slot]string{}
+		}
+		holds[member][proxy.Slot(slot)] = release
+	}
+	return holds
+}
+
+// data is what the maps say, on disk or in what runs.
+type data struct {
+	route proxy.Route
+	holds proxy.Releases
+}
+
+// with returns the data after a change.
+func (d data) with(change proxy.Route, holds proxy.Releases) data {
+	to := data{maps.Clone(d.route), nil}
+	maps.Copy(to.route, change)
+	for member := range to.route {
+		releases := map[proxy.Slot]string{}
+		maps.Copy(releases, d.holds[member])
+		if _, changes := change[member]; changes {
+			maps.Copy(releases, holds[member])
+		}
+		to.holds.Set(member, releases)
+	}
+	return to
+}
 
 // mapText writes a route as a map of haproxy's.
 func mapText(r proxy.Route) string {
@@ -78,15 +137,17 @@ const turnScript = putShell + `
 file=$1/shares.map
 [ -f "$file" ] || exit 10
 [ "$(cat "$file")" = "$2" ] || exit 13
+[ "$(cat "$1/releases.map")" = "${3%?}" ] || printf %s "$3" | put "$1/releases.map" || exit
 put "$file"
 `
 
-// putMap replaces the map file, which must say what from says. When it returns
-// an error with maybe, it may have been replaced.
-func putMap(ctx context.Context, h plugins.Host, l proxy.Layout, from string, to proxy.Route) (maybe bool, err error) {
+// putMap replaces the map files; that of the shares must say what from says.
+// When it returns an error with maybe, it may have been replaced. The names of
+// releases come first: they are true whichever slot serves.
+func putMap(ctx context.Context, h plugins.Host, l proxy.Layout, from string, to data) (maybe bool, err error) {
 	err = h.Run(ctx, &plugins.Command{
-		Args:  []string{"sh", "-c", turnScript, "teal", dataDir(l), strings.TrimRight(from, "\n")},
-		Stdin: strings.NewReader(mapText(to)),
+		Args:  []string{"sh", "-c", turnScript, "teal", dataDir(l), strings.TrimRight(from, "\n"), releasesText(to.holds)},
+		Stdin: strings.NewReader(mapText(to.route)),
 	})
 	exit, ran := errors.AsType[*plugins.ExitError](err)
 	switch {
@@ -105,14 +166,14 @@ func putMap(ctx context.Context, h plugins.Host, l proxy.Layout, from string, to
 }
 
 const makeScript = putShell + `
-mkdir -p "$1" && put "$1/shares.map"
+mkdir -p "$1" && { printf %s "$2" | put "$1/releases.map"; } && put "$1/shares.map"
 `
 
-// makeMap writes the map file whatever is there.
-func makeMap(ctx context.Context, h plugins.Host, l proxy.Layout, r proxy.Route) error {
+// makeMap writes the map files whatever is there.
+func makeMap(ctx context.Context, h plugins.Host, l proxy.Layout, d data) error {
 	err := h.Run(ctx, &plugins.Command{
-		Args:  []string{"sh", "-c", makeScript, "teal", dataDir(l)},
-		Stdin: strings.NewReader(mapText(r)),
+		Args:  []string{"sh", "-c", makeScript, "teal", dataDir(l), releasesText(d.holds)},
+		Stdin: strings.NewReader(mapText(d.route)),
 	})
 	if err != nil {
 		return failed(h, "write "+mapFile(l), plugins.KindOf(err), err)
@@ -143,17 +204,27 @@ type note struct {
 	admin string // the admin socket
 }
 
-// load makes the map that runs what route says, at one instant as far as
-// requests can tell: new entries are seen only when their version is
+// load makes the maps that run what d says. The shares change at one instant as
+// far as requests can tell: new entries are seen only when their version is
 // committed, and the old ones until then. haproxy before 2.4 has no versions;
-// there the entries change one after the other within one line of commands.
-func (a admin) load(ctx context.Context, l proxy.Layout, route proxy.Route, more ...string) error {
+// there the entries change one after the other within one line of commands. The
+// names of releases, of the members that are given, come before.
+func (a admin) load(ctx context.Context, l proxy.Layout, d data, members []proxy.Member, more ...string) error {
 	file := mapFile(l)
-	version, err := a.prepareMap(ctx, file)
+	var names []string
+	for chunk := range slices.Chunk(members, namedAtATime) {
+		if len(names) > 0 {
+			if _, err := a.ask(ctx, names...); err != nil {
+				return err
+			}
+		}
+		names = nameCommands(l, chunk, d.holds)
+	}
+	version, err := a.prepareMap(ctx, file, names)
 	if err != nil {
 		return err
 	}
-	commands, err := a.changes(ctx, l, route, version)
+	commands, err := a.changes(ctx, l, d.route, version)
 	if err != nil {
 		return err
 	}
@@ -161,10 +232,28 @@ func (a admin) load(ctx context.Context, l proxy.Layout, route proxy.Route, more
 	if err != nil {
 		return err
 	}
-	if got, err := parseShown(said); err != nil || !maps.Equal(got, route) {
+	if got, err := parseShown(said); err != nil || !maps.Equal(got, d.route) {
 		return failed(a.host, "change the map of "+l.App, plugins.Unavailable, fmt.Errorf("haproxy did not take it: %.300s", strings.TrimSpace(said)))
 	}
 	return nil
+}
+
+// namedAtATime keeps a line of commands within haproxy's buffer.
+const namedAtATime = 10
+
+// nameCommands are the commands that make haproxy name the releases of members.
+func nameCommands(l proxy.Layout, members []proxy.Member, holds proxy.Releases) []string {
+	var commands []string
+	for _, m := range members {
+		for _, slot := range []proxy.Slot{proxy.Blue, proxy.Green} {
+			key := m.Name + ":" + string(slot)
+			commands = append(commands, "del map "+releasesFile(l)+" "+key)
+			if release := holds.Of(m.Name, slot); release != "" {
+				commands = append(commands, "add map "+releasesFile(l)+" "+key+" "+release)
+			}
+		}
+	}
+	return commands
 }
 
 // changes returns the commands that make the map what route says.
@@ -195,20 +284,21 @@ func (a admin) changes(ctx context.Context, l proxy.Layout, route proxy.Route, v
 	return commands, nil
 }
 
-// prepareMap begins a version of a map, "" where haproxy knows none.
-func (a admin) prepareMap(ctx context.Context, file string) (string, error) {
-	said, err := a.ask(ctx, "prepare map "+file)
+// prepareMap begins a version of a map, "" where haproxy knows none, after
+// other commands.
+func (a admin) prepareMap(ctx context.Context, file string, first []string) (string, error) {
+	said, err := a.ask(ctx, append(first, "prepare map "+file)...)
 	switch {
 	case errors.Is(err, errRefused) && strings.Contains(said, "Unknown command"):
 		return "", nil
 	case err != nil:
 		return "", err
 	}
-	version, ok := strings.CutPrefix(strings.TrimSpace(said), "New version created: ")
+	_, version, ok := strings.Cut(said, "New version created: ")
 	if !ok {
 		return "", failed(a.host, "change the map "+file, plugins.NotFound, fmt.Errorf("haproxy does not run with it: %.200s", strings.TrimSpace(said)))
 	}
-	return version, nil
+	return strings.TrimSpace(version), nil
 }
 
 // show returns the map that runs.

@@ -1,17 +1,22 @@
 package haproxy
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
+	"github.com/teal-deploy/teal/plugins"
 )
 
 // tally asks so many times and counts the members and slots that answer.
@@ -19,7 +24,7 @@ func tally(t testing.TB, n int, url string, header ...string) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
 	for range n {
-		resp, slot := request(t, url, header...)
+		resp, slot := proxytest.Request(t, url, header...)
 		if resp.StatusCode != http.StatusOK {
 			slot = resp.Status
 		}
@@ -28,15 +33,64 @@ func tally(t testing.TB, n int, url string, header ...string) map[string]int {
 	return counts
 }
 
+func TestHaproxyNamesTheReleasesItServes(t *testing.T) {
+	t.Parallel()
+	d, l, _ := prepared(t, "web1", "web2")
+	for _, step := range []struct {
+		change proxy.Route
+		holds  proxy.Releases
+		want   proxy.Releases
+	}{
+		{
+			proxy.Route{"web1": 0},
+			proxy.Releases{"web1": {proxy.Blue: "r1"}},
+			proxy.Releases{"web1": {proxy.Blue: "r1"}},
+		},
+		{
+			proxy.Route{"web1": 100, "web2": 100},
+			proxy.Releases{"web1": {proxy.Green: "r2"}, "web2": {proxy.Blue: "r1", proxy.Green: "r2"}},
+			proxy.Releases{"web1": {proxy.Blue: "r1", proxy.Green: "r2"}, "web2": {proxy.Blue: "r1", proxy.Green: "r2"}},
+		},
+		{ // the share stays, the name does not
+			proxy.Route{"web1": 100},
+			proxy.Releases{"web1": {proxy.Green: "r3"}, "web2": {proxy.Green: "of-nobody"}},
+			proxy.Releases{"web1": {proxy.Blue: "r1", proxy.Green: "r3"}, "web2": {proxy.Blue: "r1", proxy.Green: "r2"}},
+		},
+	} {
+		if err := d.proxy().Switch(t.Context(), host(), l, step.change, step.holds); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(step.want, observe(t, d, l).Holds); diff != "" {
+			t.Errorf("after %v (-want +got):\n%s", step.holds, diff)
+		}
+	}
+	last := observe(t, d, l).Holds
+	if err := d.proxy().Switch(t.Context(), host(), l, proxytest.All(l, 0), proxy.Releases{"web1": {proxy.Blue: "r 1"}}); !errors.Is(err, plugins.Invalid) {
+		t.Errorf("a name with a space: %v", err)
+	}
+	d.kill(syscall.SIGKILL)
+	d.run()
+	if diff := cmp.Diff(last, observe(t, d, l).Holds); diff != "" {
+		t.Errorf("after a restart (-want +got):\n%s", diff)
+	}
+	if err := os.Remove(releasesFile(l)); err != nil {
+		t.Fatal(err)
+	}
+	prepare(t, d, l, true)
+	if diff := cmp.Diff(last, observe(t, d, l).Holds); diff != "" {
+		t.Errorf("after the file was lost (-want +got):\n%s", diff)
+	}
+}
+
 func TestMembersBeginOffAndAreBalanced(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	l := layout(t, d, "web1", "web2", "web3")
-	site := port(t)
+	site := proxytest.Port(t)
 	d.write("haproxy.cfg", d.file("haproxy.cfg")+frontend(site, "shop"))
 	url := fmt.Sprintf("http://127.0.0.1:%d", site)
 	prepare(t, d, l, true)
-	observed(t, d, l, all(l, proxy.Off))
+	observed(t, d, l, proxytest.All(l, proxy.Off))
 	if diff := cmp.Diff(map[string]int{"503 Service Unavailable": 5}, tally(t, 5, "http://"+l.Members[0].Stable.String())); diff != "" {
 		t.Errorf("all off (-want +got):\n%s", diff)
 	}
@@ -65,7 +119,7 @@ func TestMembersBeginOffAndAreBalanced(t *testing.T) {
 func TestSeveralMembersSwitchAtOneInstant(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t, "web1", "web2", "web3")
-	site := port(t)
+	site := proxytest.Port(t)
 	probe := fmt.Sprintf("\nfrontend probe\n    bind 127.0.0.1:%d\n    http-request return status 200 content-type text/plain lf-string \"", site)
 	for _, m := range l.Members {
 		probe += fmt.Sprintf("%%[str(%s),map_str_int(%s,-1)] ", m.Name, mapFile(l))
@@ -87,7 +141,7 @@ func TestSeveralMembersSwitchAtOneInstant(t *testing.T) {
 					return
 				default:
 				}
-				body := get(t, fmt.Sprintf("http://127.0.0.1:%d", site))
+				body := proxytest.Get(t, fmt.Sprintf("http://127.0.0.1:%d", site))
 				mu.Lock()
 				seen[strings.TrimSpace(body)]++
 				mu.Unlock()
@@ -114,7 +168,7 @@ func TestFivePercentAreFivePercent(t *testing.T) {
 	observed(t, d, l, proxy.Route{"web1": 5})
 	green := 0
 	for range 10000 {
-		if get(t, url) == "green" {
+		if proxytest.Get(t, url) == "green" {
 			green++
 		}
 	}
@@ -162,10 +216,10 @@ func TestAMemberWhoseSlotsAreDownIsStoodInFor(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	l := layout(t, d, "web1", "web2")
-	blue, process := serveHTTP(t, "web1", "blue")
+	blue, process := proxytest.ServeHTTP(t, "web1", "blue")
 	l.Members[0].Blue = []netip.AddrPort{blue}
-	l.Members[0].Green = []netip.AddrPort{loopback(port(t))} // nobody
-	site := loopback(port(t))
+	l.Members[0].Green = []netip.AddrPort{proxytest.Loopback(proxytest.Port(t))} // nobody
+	site := proxytest.Loopback(proxytest.Port(t))
 	l.Site = &proxy.Site{Listen: []netip.AddrPort{site}, Names: []string{"shop.example.com", "*.shop.test"}}
 	prepare(t, d, l, true)
 	switchTo(t.Context(), t, d, l, proxy.Blue)
@@ -182,14 +236,14 @@ func TestAMemberWhoseSlotsAreDownIsStoodInFor(t *testing.T) {
 		t.Errorf("later: %v", got)
 	}
 	for name, want := range map[string]int{"SHOP.example.com:80": 200, "a.shop.test": 200, "shop.test": 404, "other.example.com": 404} {
-		if resp, _ := request(t, url, "Host", name); resp.StatusCode != want {
+		if resp, _ := proxytest.Request(t, url, "Host", name); resp.StatusCode != want {
 			t.Errorf("%s: %s", name, resp.Status)
 		}
 	}
-	if resp, _ := request(t, url+"/.teal/slot", shop...); resp.StatusCode != http.StatusNotFound {
+	if resp, _ := proxytest.Request(t, url+"/.teal/slot", shop...); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("/.teal/slot from outside: %s", resp.Status)
 	}
-	_, headers := request(t, url+"/headers", append(shop, "X-Odd", "a,  b")...)
+	_, headers := proxytest.Request(t, url+"/headers", append(shop, "X-Odd", "a,  b")...)
 	for _, want := range []string{"X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: http", "X-Forwarded-Host: shop.example.com", "X-Real-Ip: 127.0.0.1", "X-Odd: a,  b"} {
 		if !strings.Contains(headers, want) {
 			t.Errorf("%s is missing in\n%s", want, headers)
@@ -203,14 +257,14 @@ func TestHeadersAreTheUsersOwn(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	l := layout(t, d, "web1")
-	with, without := port(t), port(t)
+	with, without := proxytest.Port(t), proxytest.Port(t)
 	d.write("haproxy.cfg", d.file("haproxy.cfg")+frontend(with, "shop")+frontend(without, "plain")+
 		fmt.Sprintf("\nbackend plain\n    server a %s\n", l.Members[0].Blue[0]))
 	prepare(t, d, l, true)
 	switchTo(t.Context(), t, d, l, proxy.Blue)
 	header := []string{"Host", "shop.example.com", "X-Forwarded-For", "10.1.2.3", "Cookie", "a=b"}
-	_, got := request(t, fmt.Sprintf("http://127.0.0.1:%d/headers", with), header...)
-	_, want := request(t, fmt.Sprintf("http://127.0.0.1:%d/headers", without), header...)
+	_, got := proxytest.Request(t, fmt.Sprintf("http://127.0.0.1:%d/headers", with), header...)
+	_, want := proxytest.Request(t, fmt.Sprintf("http://127.0.0.1:%d/headers", without), header...)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -219,9 +273,9 @@ func TestHeadersAreTheUsersOwn(t *testing.T) {
 func TestOpenCountsRequestsAndTunnelsOfEachSlot(t *testing.T) {
 	t.Parallel()
 	d, l, url := prepared(t, "web1")
-	load := &load{addr: strings.TrimPrefix(url, "http://"), stop: make(chan struct{})}
+	load := proxytest.NewLoad(url)
 	for range 3 {
-		load.client(load.websocket)
+		load.Client(load.WebSocket)
 	}
 	counted := func(want map[proxy.Slot]int) {
 		t.Helper()
@@ -237,12 +291,8 @@ func TestOpenCountsRequestsAndTunnelsOfEachSlot(t *testing.T) {
 	}
 	counted(map[proxy.Slot]int{proxy.Blue: 3, proxy.Green: 0})
 	switchTo(t.Context(), t, d, l, proxy.Green)
-	load.client(load.websocket)
+	load.Client(load.WebSocket)
 	counted(map[proxy.Slot]int{proxy.Blue: 3, proxy.Green: 1})
-	close(load.stop)
-	load.wg.Wait()
-	if len(load.failures) > 0 {
-		t.Error(load.failures)
-	}
+	load.End(t, 4)
 	counted(map[proxy.Slot]int{proxy.Blue: 0, proxy.Green: 0})
 }

@@ -17,6 +17,7 @@ import (
 const lookScript = sectionShell + `
 data=$1 block=$2
 [ ! -f "$data/shares.map" ] || { section map; cat "$data/shares.map"; }
+[ ! -f "$data/releases.map" ] || { section releases; cat "$data/releases.map"; }
 [ -f "$data/note" ] || exit 0
 section note; cat "$data/note"
 read -r conf <"$data/note"
@@ -30,10 +31,12 @@ exit 0
 
 // A sight is what one look at the host found, on disk and live.
 type sight struct {
-	written bool // there is a map file
+	written bool // there is a map of shares
+	named   bool // and one of releases
 	text    string
 	disk    proxy.Route
 	mapErr  error // what is wrong with the map file
+	holds   proxy.Releases
 	note    note
 	block   []byte // in the configuration; nil: the login user may not read it
 	missing bool   // the configuration file
@@ -62,6 +65,9 @@ func look(ctx context.Context, h plugins.Host, l proxy.Layout, members []proxy.M
 		switch sec.name {
 		case "map":
 			s.written, s.text = true, string(sec.text)
+		case "releases":
+			s.holds = parseReleases(string(sec.text))
+			s.named = true
 		case "note":
 			place, admin, _ := strings.Cut(sec.line(), "\n")
 			s.note = note{place: place, admin: strings.TrimSpace(admin)}
@@ -99,7 +105,7 @@ func (s sight) answered() bool {
 
 // ready reports whether nothing is left to prepare.
 func (s sight) ready(l proxy.Layout, block []byte, generation string) bool {
-	if s.mapErr != nil || s.note == (note{}) || len(s.disk) != len(l.Members) || !s.answered() || s.outdated(l, block, generation) {
+	if s.mapErr != nil || !s.named || s.note == (note{}) || len(s.disk) != len(l.Members) || !s.answered() || s.outdated(l, block, generation) {
 		return false
 	}
 	for _, m := range l.Members {
@@ -139,6 +145,7 @@ func (p *Proxy) Observe(ctx context.Context, h plugins.Host, l proxy.Layout) (pr
 			problems = append(problems, fmt.Sprintf("haproxy serves %s for the member %s, but the disk says %s", a.share, m.Name, disk))
 		}
 		o.Live[m.Name] = a.share
+		o.Holds.Set(m.Name, a.holds)
 	}
 	said, err := admin{h, s.note.admin}.ask(ctx, "show map "+mapFile(l), "show stat -1 4 -1")
 	if errors.Is(err, plugins.Lost) {

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -23,12 +24,12 @@ func TestSecondPrepareDoesNothing(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t, "web1", "web2")
 	worker := d.worker()
-	c := &counting{Host: host()}
+	c := &proxytest.Host{Host: host()}
 	if changed, err := d.proxy().Prepare(t.Context(), c, l); err != nil || changed {
 		t.Errorf("Prepare: %t, %v", changed, err)
 	}
-	if c.runs.Load() != 1 || c.dials.Load() != 2 || c.becomes.Load() != 0 {
-		t.Errorf("it took %d commands, %d of them as root, and %d connections", c.runs.Load(), c.becomes.Load(), c.dials.Load())
+	if c.Runs.Load() != 1 || c.Dials.Load() != 2 || c.Becomes.Load() != 0 {
+		t.Errorf("it took %d commands, %d of them as root, and %d connections", c.Runs.Load(), c.Becomes.Load(), c.Dials.Load())
 	}
 	if got := d.worker(); got != worker {
 		t.Errorf("worker %s became %s", worker, got)
@@ -40,8 +41,8 @@ func TestPrepareNeverChangesWhatServes(t *testing.T) {
 	d, l, _ := prepared(t, "web1", "web2")
 	change(t.Context(), t, d, l, proxy.Route{"web1": 100, "web2": 30})
 	former := l
-	l.Members = []proxy.Member{l.Members[1], l.Members[0], member(t, "web3")}
-	l.Members[0].Blue = append(l.Members[0].Blue[:1:1], serve(t, "web2", "blue"))
+	l.Members = []proxy.Member{l.Members[1], l.Members[0], proxytest.Member(t, "web3")}
+	l.Members[0].Blue = append(l.Members[0].Blue[:1:1], proxytest.Serve(t, "web2", "blue"))
 	if o := observe(t, d, l); !o.Outdated || o.Live["web1"] != 100 || o.Problem == "" {
 		t.Errorf("before: %+v", o)
 	}
@@ -61,13 +62,14 @@ func TestPrepareRepairs(t *testing.T) {
 	switchTo(t.Context(), t, d, l, proxy.Green)
 	for name, damage := range map[string]func() error{
 		"map gone":   func() error { return os.Remove(mapFile(l)) },
+		"names gone": func() error { return os.Remove(releasesFile(l)) },
 		"map broken": func() error { return os.WriteFile(mapFile(l), []byte("web1 many\n"), 0o644) },
 		"note gone":  func() error { return os.Remove(dataDir(l) + "/note") },
 		"block by hand": func() error {
 			d.write("haproxy.cfg", strings.Replace(d.file("haproxy.cfg"), "fall 2", "fall 9", 1))
 			return nil
 		},
-		"live map by hand": func() error { return d.admin().load(t.Context(), l, all(l, 0)) },
+		"live map by hand": func() error { return d.admin().load(t.Context(), l, data{proxytest.All(l, 0), nil}, nil) },
 		"block gone": func() error {
 			from, to, _ := span([]byte(d.file("haproxy.cfg")), "shop")
 			d.write("haproxy.cfg", d.file("haproxy.cfg")[:from]+d.file("haproxy.cfg")[to:])
@@ -80,8 +82,8 @@ func TestPrepareRepairs(t *testing.T) {
 		if changed, err := d.proxy().Prepare(t.Context(), host(), l); err != nil || !changed {
 			t.Errorf("%s: %t, %v", name, changed, err)
 		}
-		observed(t, d, l, all(l, 100))
-		if got := get(t, url); got != "green" {
+		observed(t, d, l, proxytest.All(l, 100))
+		if got := proxytest.Get(t, url); got != "green" {
 			t.Errorf("%s: the site answers %q", name, got)
 		}
 	}
@@ -168,7 +170,7 @@ func TestPrepareLeavesEveryByteOfTheirs(t *testing.T) {
 				d := idle(t)
 				text := strings.ReplaceAll(text, "DIR", d.dir)
 				for strings.Contains(text, "PORT") {
-					text = strings.Replace(text, "PORT", fmt.Sprint(port(t)), 1)
+					text = strings.Replace(text, "PORT", fmt.Sprint(proxytest.Port(t)), 1)
 				}
 				file, ours := "conf/a.cfg", "conf/a.cfg"
 				if convert != nil {
@@ -184,8 +186,8 @@ func TestPrepareLeavesEveryByteOfTheirs(t *testing.T) {
 				l := layout(t, d, "web1", "web2")
 				prepare(t, d, l, true)
 				switchTo(t.Context(), t, d, l, proxy.Green)
-				observed(t, d, l, all(l, 100))
-				if resp, slot := request(t, "http://"+l.Members[0].Stable.String()); slot != "green" || resp.Close {
+				observed(t, d, l, proxytest.All(l, 100))
+				if resp, slot := proxytest.Request(t, "http://"+l.Members[0].Stable.String()); slot != "green" || resp.Close {
 					t.Errorf("%s %q", resp.Status, slot)
 				}
 				block, _, err := textOf(l)
@@ -224,13 +226,13 @@ func TestTwoAppsInOneFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	prepare(t, d, other, true)
-	l.Members[0].Green = append(l.Members[0].Green, serve(t, "web1", "green"))
+	l.Members[0].Green = append(l.Members[0].Green, proxytest.Serve(t, "web1", "green"))
 	prepare(t, d, l, true)
 	prepare(t, d, other, false)
 	switchTo(t.Context(), t, d, other, proxy.Green)
-	observed(t, d, l, all(l, 0))
-	observed(t, d, other, all(l, 100))
-	if got := get(t, url); got != "blue" {
+	observed(t, d, l, proxytest.All(l, 0))
+	observed(t, d, other, proxytest.All(l, 100))
+	if got := proxytest.Get(t, url); got != "blue" {
 		t.Errorf("the site answers %q", got)
 	}
 	other.App = "shop.3" // wants what shop.2 has
@@ -241,7 +243,7 @@ func TestTwoAppsInOneFile(t *testing.T) {
 
 func TestPrepareRefusesAndTouchesNothing(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", loopback(port(t)).String())
+	taken, err := net.Listen("tcp", proxytest.Loopback(proxytest.Port(t)).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +256,7 @@ func TestPrepareRefusesAndTouchesNothing(t *testing.T) {
 	}{
 		"port taken": {func(_ *daemon, l *proxy.Layout) { l.Members[0].Stable = busy }, plugins.Conflict, "another program listens on " + busy.String()},
 		"site bound by a frontend": {func(_ *daemon, l *proxy.Layout) {
-			l.Site = &proxy.Site{Listen: []netip.AddrPort{loopback(9)}}
+			l.Site = &proxy.Site{Listen: []netip.AddrPort{proxytest.Loopback(9)}}
 		}, plugins.Conflict, "haproxy.cfg:17 listens on 127.0.0.1:9 already"},
 		"broken":         {func(d *daemon, _ *proxy.Layout) { d.write("haproxy.cfg", d.file("haproxy.cfg")+"    bogus word\n") }, plugins.Invalid, "haproxy.cfg:19] : unknown keyword 'bogus'"},
 		"upstream taken": {func(d *daemon, _ *proxy.Layout) { d.write("haproxy.cfg", d.file("haproxy.cfg")+"backend shop\n") }, plugins.Conflict, "haproxy.cfg:19 defines the backend shop"},
@@ -292,14 +294,14 @@ func TestReloadThatIsNotTakenIsPutBack(t *testing.T) {
 	t.Parallel()
 	d, l, url := prepared(t, "web1")
 	before, disk, worker := d.file("haproxy.cfg"), d.file("apps/shop/haproxy/shares.map"), d.worker()
-	l.Members = append(l.Members, member(t, "web2"))
+	l.Members = append(l.Members, proxytest.Member(t, "web2"))
 	var taken net.Listener
 	t.Cleanup(func() {
 		if taken != nil {
 			_ = taken.Close()
 		}
 	})
-	c := &counting{Host: host(), before: func(args []string) error {
+	c := &proxytest.Host{Host: host(), Before: func(args []string) error {
 		if strings.Contains(args[2], "USR2") && taken == nil {
 			var err error
 			taken, err = net.Listen("tcp", l.Members[1].Stable.String())
@@ -314,7 +316,7 @@ func TestReloadThatIsNotTakenIsPutBack(t *testing.T) {
 	if diff := cmp.Diff(before+disk, d.file("haproxy.cfg")+d.file("apps/shop/haproxy/shares.map")); diff != "" {
 		t.Error(diff)
 	}
-	if got := get(t, url); got != "blue" || d.worker() != worker {
+	if got := proxytest.Get(t, url); got != "blue" || d.worker() != worker {
 		t.Errorf("the site answers %q", got)
 	}
 }
@@ -322,7 +324,7 @@ func TestReloadThatIsNotTakenIsPutBack(t *testing.T) {
 func TestFindRefuses(t *testing.T) {
 	t.Parallel()
 	d := idle(t)
-	d.conf = d.write("haproxy.cfg", fmt.Sprintf(mainConf, d.dir)+frontend(port(t), "shop")+"backend shop\n")
+	d.conf = d.write("haproxy.cfg", fmt.Sprintf(mainConf, d.dir)+frontend(proxytest.Port(t), "shop")+"backend shop\n")
 	d.args = []string{"-db", "-f", d.conf}
 	d.run()
 	l := layout(t, d, "web1")
@@ -344,7 +346,7 @@ func TestSiteOfAnAppWithoutAName(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	l := layout(t, d, "web1")
-	site := port(t)
+	site := proxytest.Port(t)
 	l.Site = &proxy.Site{Listen: []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), site), netip.AddrPortFrom(netip.IPv6Unspecified(), site)}}
 	if warnings, err := d.proxy().Check(t.Context(), host(), l); err != nil || len(warnings) > 0 {
 		t.Errorf("Check: %q, %v", warnings, err)
@@ -352,7 +354,7 @@ func TestSiteOfAnAppWithoutAName(t *testing.T) {
 	prepare(t, d, l, true)
 	switchTo(t.Context(), t, d, l, proxy.Green)
 	for _, address := range []string{"127.0.0.1", "[::1]"} {
-		if resp, slot := request(t, fmt.Sprintf("http://%s:%d", address, site)); resp.StatusCode != http.StatusOK || slot != "green" {
+		if resp, slot := proxytest.Request(t, fmt.Sprintf("http://%s:%d", address, site)); resp.StatusCode != http.StatusOK || slot != "green" {
 			t.Errorf("%s: %s %q", address, resp.Status, slot)
 		}
 	}

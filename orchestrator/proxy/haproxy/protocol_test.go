@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 )
 
 // greet speaks first, as mail and databases do, then gives back each line.
 func greet(t testing.TB, slot string) netip.AddrPort {
 	t.Helper()
-	addr := loopback(port(t))
+	addr := proxytest.Loopback(proxytest.Port(t))
 	l, err := net.Listen("tcp", addr.String())
 	if err != nil {
 		t.Fatal(err)
@@ -45,11 +46,11 @@ func TestTCPConnectionsAreRouted(t *testing.T) {
 	l.Protocol = proxy.TCP
 	for _, name := range []string{"db1", "db2"} {
 		l.Members = append(l.Members, proxy.Member{
-			Name: name, Stable: loopback(port(t)),
+			Name: name, Stable: proxytest.Loopback(proxytest.Port(t)),
 			Blue: []netip.AddrPort{greet(t, name+" blue")}, Green: []netip.AddrPort{greet(t, name+" green")},
 		})
 	}
-	site := port(t)
+	site := proxytest.Port(t)
 	d.write("haproxy.cfg", d.file("haproxy.cfg")+frontend(site, "shop")+"    mode tcp\n")
 	prepare(t, d, l, true)
 	prepare(t, d, l, false)
@@ -65,7 +66,7 @@ func TestTCPConnectionsAreRouted(t *testing.T) {
 		line, _ := r.ReadString('\n')
 		return line, c, r
 	}
-	public, first := loopback(site).String(), l.Members[0].Stable.String()
+	public, first := proxytest.Loopback(site).String(), l.Members[0].Stable.String()
 	if got, _, _ := greeting(first); got != "" {
 		t.Errorf("all off: %q", got)
 	}
@@ -75,7 +76,7 @@ func TestTCPConnectionsAreRouted(t *testing.T) {
 		t.Errorf("by way of a member that is off: %q", got)
 	}
 	change(t.Context(), t, d, l, proxy.Route{"db1": 100, "db2": 100})
-	observed(t, d, l, all(l, 100))
+	observed(t, d, l, proxytest.All(l, 100))
 	seen := map[string]bool{}
 	for range 6 {
 		got, _, _ := greeting(public)
@@ -99,11 +100,11 @@ func TestGRPCIsSpokenOnBothSides(t *testing.T) {
 	l := layout(t, d, "web1", "web2")
 	l.Protocol = proxy.GRPC
 	l.Up = &proxy.Up{Path: "/"}
-	site := port(t)
+	site := proxytest.Port(t)
 	d.write("haproxy.cfg", d.file("haproxy.cfg")+frontend(site, "shop"))
 	prepare(t, d, l, true)
 	switchTo(t.Context(), t, d, l, proxy.Green)
-	observed(t, d, l, all(l, 100))
+	observed(t, d, l, proxytest.All(l, 100))
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	client := &http.Client{Transport: &http.Transport{Protocols: protocols}}

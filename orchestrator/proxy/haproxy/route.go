@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -20,8 +19,9 @@ type turn struct {
 	admin
 	layout  proxy.Layout
 	text    string         // of the map file before
-	from    proxy.Route    // all members
-	to      proxy.Route    // all members
+	from    data           // all members
+	to      data           // all members
+	holds   proxy.Releases // what the change names
 	members []proxy.Member // those whose share changes or is asked for
 	rested  []place        // what was in maintenance before and is not any more
 }
@@ -29,9 +29,9 @@ type turn struct {
 // Switch makes the slots ready that shall get requests, writes the map file,
 // changes the map that runs, and lets haproxy confirm it on the ports that
 // route. Only then the slots that get nothing any more go into maintenance.
-func (p *Proxy) Switch(ctx context.Context, h plugins.Host, l proxy.Layout, change proxy.Route) error {
+func (p *Proxy) Switch(ctx context.Context, h plugins.Host, l proxy.Layout, change proxy.Route, holds proxy.Releases) error {
 	op := "switch " + l.App
-	if err := validChange(l, change); err != nil {
+	if err := validChange(l, change, holds); err != nil {
 		return failed(h, op, plugins.Invalid, err)
 	}
 	members := slices.DeleteFunc(slices.Clone(l.Members), func(m proxy.Member) bool { _, ok := change[m.Name]; return !ok })
@@ -50,20 +50,23 @@ func (p *Proxy) Switch(ctx context.Context, h plugins.Host, l proxy.Layout, chan
 			return failed(h, op, plugins.Unavailable, fmt.Errorf("haproxy does not serve the member %s, nothing was changed: %w", m.Name, err))
 		}
 	}
+	from := data{seen.disk, seen.holds}
 	t := turn{
 		admin: admin{h, seen.note.admin}, layout: l, text: seen.text,
-		from: seen.disk, to: maps.Clone(seen.disk), members: members,
+		from: from, to: from.with(change, holds), holds: holds, members: members,
 	}
-	maps.Copy(t.to, change)
 	return t.run(ctx)
 }
 
 // validChange reports what in a change cannot be done.
-func validChange(l proxy.Layout, change proxy.Route) error {
+func validChange(l proxy.Layout, change proxy.Route, holds proxy.Releases) error {
 	if err := valid(l); err != nil {
 		return err
 	}
 	var errs []error
+	if !holds.Valid() {
+		errs = append(errs, fmt.Errorf("the names of releases %v cannot be written", holds))
+	}
 	for name, share := range change {
 		if !slices.ContainsFunc(l.Members, func(m proxy.Member) bool { return m.Name == name }) {
 			errs = append(errs, fmt.Errorf("the app has no member %q", name))
@@ -88,10 +91,10 @@ func (t *turn) run(ctx context.Context) error {
 		return failed(t.host, "switch "+t.layout.App, plugins.KindOf(err), fmt.Errorf("nothing was changed: %w", err))
 	}
 	if err == nil {
-		err = t.load(ctx, t.layout, t.to, t.wake()...)
+		err = t.load(ctx, t.layout, t.to, t.members, t.wake()...)
 	}
 	if err == nil {
-		err = prove(ctx, t.host, t.layout, t.members, proofWithin, serves(t.to))
+		err = prove(ctx, t.host, t.layout, t.members, proofWithin, serves(t.to.route, t.holds))
 	}
 	if err != nil {
 		return t.back(ctx, err)
@@ -107,7 +110,7 @@ func (t *turn) places(want func(share int) bool) []place {
 	var found []place
 	for _, m := range t.members {
 		for _, slot := range []proxy.Slot{proxy.Blue, proxy.Green} {
-			if want(t.to[m.Name].Of(slot)) {
+			if want(t.to.route[m.Name].Of(slot)) {
 				found = append(found, place{m, slot})
 			}
 		}
@@ -123,7 +126,7 @@ func (t *turn) wake() []string {
 	}
 	var commands []string
 	for _, m := range t.members {
-		if t.from[m.Name] == proxy.Off && t.to[m.Name] != proxy.Off {
+		if t.from.route[m.Name] == proxy.Off && t.to.route[m.Name] != proxy.Off {
 			commands = append(commands, fmt.Sprintf("set server %s/%s health up", t.layout.Upstream, m.Name))
 		}
 	}
@@ -149,8 +152,8 @@ func (t *turn) back(ctx context.Context, cause error) error {
 	op, kind := "switch "+t.layout.App, plugins.KindOf(cause)
 	err := makeMap(ctx, t.host, t.layout, t.from)
 	if err == nil {
-		loaded := t.load(ctx, t.layout, t.from)
-		if err = prove(ctx, t.host, t.layout, t.members, proofWithin, serves(t.from)); err != nil {
+		loaded := t.load(ctx, t.layout, t.from, t.members)
+		if err = prove(ctx, t.host, t.layout, t.members, proofWithin, serves(t.from.route, nil)); err != nil {
 			err = errors.Join(err, loaded)
 		}
 	}

@@ -7,14 +7,15 @@ import (
 	"testing"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 )
 
 func TestPrepareThenSwitchThenObserve(t *testing.T) {
 	d, l, url := prepared(t, "web1")
 	for _, slot := range []proxy.Slot{proxy.Blue, proxy.Green, proxy.Green, proxy.Blue} {
 		switchTo(t.Context(), t, d, l, slot)
-		observed(t, d, l, all(l, slot.All()))
-		if got := get(t, url); got != string(slot) {
+		observed(t, d, l, proxytest.All(l, slot.All()))
+		if got := proxytest.Get(t, url); got != string(slot) {
 			t.Errorf("the site answers %q, want %s", got, slot)
 		}
 	}
@@ -47,9 +48,9 @@ func TestScriptsRunUnderBusybox(t *testing.T) {
 	prepare(t, d, l, false)
 	for _, slot := range []proxy.Slot{proxy.Green, proxy.Blue} {
 		switchTo(t.Context(), t, d, l, slot)
-		observed(t, d, l, all(l, slot.All()))
+		observed(t, d, l, proxytest.All(l, slot.All()))
 	}
-	l.Members = append(l.Members, member(t, "web2"))
+	l.Members = append(l.Members, proxytest.Member(t, "web2"))
 	prepare(t, d, l, true)
 	if _, err := d.proxy().Check(t.Context(), host(), l); err != nil {
 		t.Error(err)

@@ -24,7 +24,10 @@ func text(l proxy.Layout) (block []byte, generation string, err error) {
 	if err := valid(l); err != nil {
 		return nil, "", err
 	}
-	funcs := template.FuncMap{"map": func() string { return mapFile(l) }}
+	funcs := template.FuncMap{
+		"map":      func() string { return mapFile(l) },
+		"releases": func() string { return releasesFile(l) },
+	}
 	t, err := template.New("block").Funcs(funcs).Parse(blockTemplate)
 	if err != nil {
 		return nil, "", err

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -70,8 +71,8 @@ func TestHaproxyAcceptsEveryText(t *testing.T) {
 			for i := range 60 {
 				m := l.Members[0]
 				m.Name += strings.Repeat("x", i+1)
-				m.Stable = loopback(uint16(20000 + i))
-				m.Blue, m.Green = []netip.AddrPort{loopback(uint16(21000 + i))}, []netip.AddrPort{loopback(uint16(22000 + i))}
+				m.Stable = proxytest.Loopback(uint16(20000 + i))
+				m.Blue, m.Green = []netip.AddrPort{proxytest.Loopback(uint16(21000 + i))}, []netip.AddrPort{proxytest.Loopback(uint16(22000 + i))}
 				l.Members = append(l.Members, m)
 			}
 		},
@@ -86,7 +87,7 @@ func TestHaproxyAcceptsEveryText(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		conf := "global\n    log 127.0.0.1 local0\n" + strings.ReplaceAll(string(block), mapFile(l), "/dev/null")
+		conf := "global\n    log 127.0.0.1 local0\n" + strings.NewReplacer(mapFile(l), "/dev/null", releasesFile(l), "/dev/null").Replace(string(block))
 		file := filepath.Join(t.TempDir(), "a.cfg")
 		if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 			t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
 	"github.com/teal-deploy/teal/orchestrator/proxy/internal/ports"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -26,7 +27,7 @@ func TestCheckOfAHostThatIsReady(t *testing.T) {
 func TestCheckRefusesWithTheReasonAndTheRemedy(t *testing.T) {
 	t.Parallel()
 	d := start(t)
-	site := port(t)
+	site := proxytest.Port(t)
 	for name, c := range map[string]struct {
 		file, text string
 		change     func(*proxy.Layout)
@@ -48,13 +49,13 @@ func TestCheckRefusesWithTheReasonAndTheRemedy(t *testing.T) {
 		"site of the user's": {
 			"sites-enabled/a", fmt.Sprintf("server { listen %d; server_name www.example.com shop.example.com; }", site),
 			func(l *proxy.Layout) {
-				l.Site = &proxy.Site{Listen: []netip.AddrPort{loopback(site)}, Names: []string{"shop.example.com"}}
+				l.Site = &proxy.Site{Listen: []netip.AddrPort{proxytest.Loopback(site)}, Names: []string{"shop.example.com"}}
 			},
 			plugins.Conflict, "sites-enabled/a:1 serves shop.example.com",
 		},
 		"default site of the user's": {
 			"sites-enabled/a", fmt.Sprintf("server { listen 127.0.0.1:%d default_server; }", site),
-			func(l *proxy.Layout) { l.Site = &proxy.Site{Listen: []netip.AddrPort{loopback(site)}} },
+			func(l *proxy.Layout) { l.Site = &proxy.Site{Listen: []netip.AddrPort{proxytest.Loopback(site)}} },
 			plugins.Conflict, "is the default server",
 		},
 		"bad layout": {
@@ -65,7 +66,7 @@ func TestCheckRefusesWithTheReasonAndTheRemedy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := layout()
-			l.Members[0].Stable, l.Dir = loopback(port(t)), publicDir(t)
+			l.Members[0].Stable, l.Dir = proxytest.Loopback(proxytest.Port(t)), publicDir(t)
 			defer os.Remove(d.write(c.file, strings.ReplaceAll(c.text, "STABLE", fmt.Sprint(l.Members[0].Stable.Port()))))
 			if c.change != nil {
 				c.change(&l)
@@ -94,7 +95,7 @@ func TestCheckOfAFolderThatWorkersMayNotEnter(t *testing.T) {
 	needsRoot(t)
 	d := start(t)
 	l := layout()
-	l.Members[0].Stable = loopback(port(t))
+	l.Members[0].Stable = proxytest.Loopback(proxytest.Port(t))
 	closed := publicDir(t)
 	l.Dir = filepath.Join(closed, "shop")
 	if err := os.Mkdir(l.Dir, 0o755); err != nil {
@@ -111,10 +112,10 @@ func TestCheckOfAFolderThatWorkersMayNotEnter(t *testing.T) {
 
 func TestCheckWarnsOfWhatCouldFailRequests(t *testing.T) {
 	t.Parallel()
-	d := start(t, "limit_conn_zone $binary_remote_addr zone=c:1m;\nlimit_conn c 5;\n"+userSite(port(t), "127.0.0.1:1"))
+	d := start(t, "limit_conn_zone $binary_remote_addr zone=c:1m;\nlimit_conn c 5;\n"+userSite(proxytest.Port(t), "127.0.0.1:1"))
 	l := layout()
-	l.Members[0].Stable, l.Dir = loopback(port(t)), publicDir(t)
-	l.Members[0].Blue[0] = loopback(45000)
+	l.Members[0].Stable, l.Dir = proxytest.Loopback(proxytest.Port(t)), publicDir(t)
+	l.Members[0].Blue[0] = proxytest.Loopback(45000)
 	got, err := d.proxy().Check(t.Context(), host(), l)
 	if err != nil {
 		t.Fatal(err)
@@ -143,8 +144,8 @@ func TestAReloadThatEveryServerAnnouncesNeedsNoWarning(t *testing.T) {
 		want  bool
 	}{
 		"no server":              {nil, true},
-		"announced":              {[]string{fmt.Sprintf(site, port(t))}, true},
-		"one announced, one not": {[]string{fmt.Sprintf(site, port(t)), userSite(port(t), "127.0.0.1:1")}, false},
+		"announced":              {[]string{fmt.Sprintf(site, proxytest.Port(t))}, true},
+		"one announced, one not": {[]string{fmt.Sprintf(site, proxytest.Port(t)), userSite(proxytest.Port(t), "127.0.0.1:1")}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := start(t, c.sites...)

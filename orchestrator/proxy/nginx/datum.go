@@ -14,11 +14,12 @@ import (
 // The datum of an app is the folder route in its own one:
 //
 //	w000 … w100  what green gets in percent: w005 holds the files 0 to 4, one a
-//	             bucket, and share, which says it in words for /.teal/slot
-//	off          the share of a member that is off: holds off and share
+//	             bucket
+//	off          the share of a member that is off: holds off
 //	s1 s2 …      sets: for each member a symbolic link to the folder of its
-//	             share, and, while some members are off, .away with a file
-//	             BUCKET.MEMBER for who stands in
+//	             share, in .says what /.teal/slot answers for it, and, while
+//	             some members are off, .away with a file BUCKET.MEMBER for who
+//	             stands in
 //	cur          a symbolic link to the set that serves; renaming it is the switch
 //	conf         the path of the configuration file
 //	announce     exists for a moment before and in a reload
@@ -27,9 +28,12 @@ import (
 // may be looking.
 func routeDir(l proxy.Layout) string { return l.Dir + "/route" }
 
+// What .says has of a member is a line with its share, and one with the
+// releases in blue and in green, '-' for one that is not known.
 const (
 	buckets     = 100
 	shareFormat = "blue %d green %d"
+	unnamed     = "-"
 )
 
 // shareDir returns the name of a share's folder.
@@ -76,23 +80,30 @@ func isSet(cur string) bool { return regexp.MustCompile(`^s\d+$`).MatchString(cu
 // setShell defines what the scripts that make sets have in common. The app's
 // folder is their first argument.
 //
+//	words SHARE     says it in words, $share, and what green gets, $n
 //	fill SHARE      makes the folder of a share, or makes it right; nothing
 //	                refers to one before fill has seen all of it
 //	begin SET       makes the folder $new, with the members of SET
 //	away SET        says who stands in, for a set whose links are complete; of
 //	                $stay, where that says who does, as long as one of them can
+//	held MEMBER     the releases that it holds: those that $holds has for it, as
+//	                MEMBER:SLOT=RELEASE, else those of the set that served
+//	says            what is answered for each member of $new
 //	finish          lets cur lead to $new; unsynced=1 when that is not known to
 //	                be on the disk
 const setShell = `
 umask 022
-route=$1/route filled= stay=
+route=$1/route filled= stay= holds= former=
 shift
+words() {
+	n=${1#w} n=${n#0} n=${n#0}
+	[ "$1" = off ] && n=0 share=off || share="blue $((100 - n)) green $n"
+}
 fill() {
 	case $filled in *" $1 "*) return ;; esac
 	w=$route/$1 i=0 dirty=
 	[ -d "$w" ] || { mkdir -p "$w" && dirty=1; } || return
-	n=${1#w} n=${n#0} n=${n#0} share=off
-	[ "$1" = off ] && n=0 || share="blue $((100 - n)) green $n"
+	words "$1"
 	while [ $i -lt 100 ]; do
 		if [ $i -lt "$n" ]; then
 			[ -f "$w/$i" ] || { true >"$w/$i" && dirty=1; } || return
@@ -106,10 +117,6 @@ fill() {
 	elif [ -e "$w/off" ]; then
 		rm "$w/off" && dirty=1 || return
 	fi
-	said=
-	[ ! -r "$w/share" ] || read -r said <"$w/share"
-	[ "$said" = "$share" ] ||
-		{ echo "$share" >"$w/.share" && mv -f "$w/.share" "$w/share" && dirty=1; } || return
 	[ -z "$dirty" ] || sync "$w" || return
 	filled="$filled $1 "
 }
@@ -145,8 +152,26 @@ away() {
 	done
 	sync "$1/.away"
 }
+held() {
+	blue=- green=-
+	[ ! -r "$route/$former/.says/$1" ] || { read -r _; read -r blue green; } <"$route/$former/.says/$1"
+	was="$blue $green"
+	case $holds in *" $1:blue="*) blue=${holds#*" $1:blue="} blue=${blue%% *} ;; esac
+	case $holds in *" $1:green="*) green=${holds#*" $1:green="} green=${green%% *} ;; esac
+}
+says() {
+	mkdir "$new/.says" || return
+	for m in "$new"/*; do
+		[ -L "$m" ] || continue
+		held "${m##*/}"
+		to=$(readlink "$m") && words "${to#../}" && printf '%s\n' "$share" "$blue $green" >"$new/.says/${m##*/}" || return
+	done
+	for m in "$new/.says"/*; do
+		[ ! -f "$m" ] || { sync "$new/.says"/* "$new/.says"; return; }
+	done
+}
 finish() {
-	away "$new" && sync "$new" || return
+	says && away "$new" && sync "$new" || return
 	[ ! -L "$route/.cur" ] || rm "$route/.cur" || return
 	ln -s "${new##*/}" "$route/.cur" && mv -fT "$route/.cur" "$route/cur" || return
 	unsynced=
@@ -181,7 +206,13 @@ for m in "$route/${former:-none}"/*; do
 	case $stay in *" ${m##*/} "*) ;; *) leaving=1 ;; esac
 	to=$(readlink "$m")
 	case $to in
-	../off | ../w0[0-9][0-9] | ../w100) fill "${to#../}" || exit ;;
+	../off | ../w0[0-9][0-9] | ../w100)
+		fill "${to#../}" || exit
+		words "${to#../}"
+		said=
+		[ ! -r "$route/$former/.says/${m##*/}" ] || read -r said <"$route/$former/.says/${m##*/}"
+		[ "$said" = "$share" ] || lost=1
+		;;
 	*) want="$want ${m##*/}" ;;
 	esac
 done
@@ -275,7 +306,7 @@ while [ $i -lt 100 ]; do
 	[ ! -f "$m/$i" ] || n=$((n + 1))
 	i=$((i + 1))
 done
-[ -f "$m/share" ] || exit 0
+[ -d "$m/" ] || exit 0
 [ ! -f "$m/off" ] || n=off$n
 case "$(readlink "$1")/$(readlink "$m")/$3/$n" in
 s[0-9]*/../w000/green/0 | s[0-9]*/../w100/blue/100) exit 1 ;;

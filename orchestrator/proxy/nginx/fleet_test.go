@@ -1,6 +1,7 @@
 package nginx
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
+	"github.com/teal-deploy/teal/plugins"
 )
 
 // prepareAll prepares several apps with one reload.
@@ -96,14 +99,14 @@ func names(seen map[string]int) map[string]bool {
 func TestMembersOfALoadBalancer(t *testing.T) {
 	t.Parallel()
 	d, l := start(t), fleet(t, "shop", 3)
-	at := port(t)
+	at := proxytest.Port(t)
 	d.write("sites-enabled/shop", userSite(at, "shop"))
 	site := fmt.Sprintf("http://127.0.0.1:%d/", at)
 	prepare(t, d, l, true)
 	methods := []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete}
 
 	t.Run("begin with off, and all off is 503 with a word why", func(t *testing.T) {
-		if diff := cmp.Diff(serving(all(l, proxy.Off)), observe(t, d, l)); diff != "" {
+		if diff := cmp.Diff(serving(proxytest.All(l, proxy.Off)), observe(t, d, l)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		for _, method := range methods {
@@ -147,14 +150,14 @@ func TestMembersOfALoadBalancer(t *testing.T) {
 	t.Run("switch at one instant", func(t *testing.T) { atOneInstant(t, d, l) })
 	t.Run("under load no request fails", func(t *testing.T) {
 		switchTo(t.Context(), t, d, l, proxy.Blue)
-		load := startLoad(strings.TrimSuffix(site, "/"))
+		load := proxytest.StartLoad(strings.TrimSuffix(site, "/"))
 		for i, slot := range []proxy.Slot{"green", "blue", "green", "blue", "green", "blue", "green", "blue"} {
 			time.Sleep(40 * time.Millisecond)
-			load.flip(t, d, l, slot)
-			load.serving.Store(nil)
+			flip(t, load, d, l, slot)
+			load.Anyone()
 			change(t.Context(), t, d, l, proxy.Route{"web1": proxy.Off, "web2": []proxy.Share{proxy.Off, 0, 100}[i%3]})
 		}
-		load.end(t)
+		load.End(t, 100)
 	})
 	t.Run("survive a restart and a SIGKILL with their shares", func(t *testing.T) {
 		r := proxy.Route{"web1": proxy.Off, "web2": 5, "web3": 100}
@@ -217,7 +220,7 @@ func atOneInstant(t *testing.T, d *daemon, l proxy.Layout) {
 func comeAndGo(t *testing.T, d *daemon, l proxy.Layout) {
 	change(t.Context(), t, d, l, proxy.Route{"web1": 100, "web2": 20, "web3": 0})
 	more := l
-	more.Members = append([]proxy.Member{member(t, "web0.Example")}, l.Members[1:]...)
+	more.Members = append([]proxy.Member{proxytest.Member(t, "web0.Example")}, l.Members[1:]...)
 	workers := d.workers()
 	prepare(t, d, more, true)
 	if d.workers() == workers {
@@ -242,6 +245,44 @@ func comeAndGo(t *testing.T, d *daemon, l proxy.Layout) {
 	prepare(t, d, more, false)
 }
 
+func TestNginxNamesTheReleasesItServes(t *testing.T) {
+	t.Parallel()
+	d := start(t)
+	l := fleet(t, "shop", 2)
+	prepare(t, d, l, true)
+	named := func(when string, want proxy.Releases) {
+		t.Helper()
+		if diff := cmp.Diff(want, observe(t, d, l).Holds); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", when, diff)
+		}
+	}
+	turn := func(change proxy.Route, holds proxy.Releases) {
+		t.Helper()
+		if err := d.proxy().Switch(t.Context(), host(), l, change, holds); err != nil {
+			t.Fatal(err)
+		}
+	}
+	named("before any switch", nil)
+	turn(proxy.Route{"web1": 0}, proxy.Releases{"web1": {proxy.Blue: "r1"}})
+	named("one slot", proxy.Releases{"web1": {proxy.Blue: "r1"}})
+	turn(proxytest.All(l, 100), proxy.Releases{"web1": {proxy.Green: "r2"}, "web2": {proxy.Blue: "r1", proxy.Green: "r2"}})
+	both := map[proxy.Slot]string{proxy.Blue: "r1", proxy.Green: "r2"}
+	named("all of them", proxy.Releases{"web1": both, "web2": both})
+	// The share stays, the name does not; and who is not in the change is left alone.
+	turn(proxy.Route{"web1": 100}, proxy.Releases{"web1": {proxy.Green: "r3"}, "web2": {proxy.Green: "of-nobody"}})
+	last := proxy.Releases{"web1": {proxy.Blue: "r1", proxy.Green: "r3"}, "web2": both}
+	named("a name alone", last)
+	if err := d.proxy().Switch(t.Context(), host(), l, proxytest.All(l, 0), proxy.Releases{"web1": {proxy.Blue: "r 1"}}); !errors.Is(err, plugins.Invalid) {
+		t.Errorf("a name with a space: %v", err)
+	}
+	if err := os.RemoveAll(routeDir(l) + "/cur/.says"); err != nil {
+		t.Fatal(err)
+	}
+	prepare(t, d, l, true)
+	turn(proxytest.All(l, 100), last)
+	named("after they were lost", last)
+}
+
 func TestSetsDoNotPileUp(t *testing.T) {
 	t.Parallel()
 	l := fleetOnPaper(3)
@@ -250,7 +291,7 @@ func TestSetsDoNotPileUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 30 {
-		former, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": proxy.Share(i % 2 * 100), "web2": proxy.Off})
+		former, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": proxy.Share(i % 2 * 100), "web2": proxy.Off}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -263,7 +304,7 @@ func TestSetsDoNotPileUp(t *testing.T) {
 		t.Errorf("%d sets, %v", len(sets), err)
 	}
 	before, _ := os.Readlink(routeDir(l) + "/cur")
-	if _, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": 100}); err != nil {
+	if _, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": 100}, nil); err != nil {
 		t.Error(err)
 	}
 	if after, _ := os.Readlink(routeDir(l) + "/cur"); after != before {
@@ -276,7 +317,7 @@ func fleetOnPaper(n int) proxy.Layout {
 	l := layout()
 	l.Members = nil
 	for i := range n {
-		at := func(port int) netip.AddrPort { return loopback(uint16(port + 10*i)) }
+		at := func(port int) netip.AddrPort { return proxytest.Loopback(uint16(port + 10*i)) }
 		l.Members = append(l.Members, proxy.Member{
 			Name: fmt.Sprintf("web%d", i+1), Stable: at(20000),
 			Blue: []netip.AddrPort{at(20001)}, Green: []netip.AddrPort{at(20002)},
@@ -286,7 +327,9 @@ func fleetOnPaper(n int) proxy.Layout {
 }
 
 // nobody returns an address where connections are refused.
-func nobody(t testing.TB) []netip.AddrPort { return []netip.AddrPort{loopback(port(t))} }
+func nobody(t testing.TB) []netip.AddrPort {
+	return []netip.AddrPort{proxytest.Loopback(proxytest.Port(t))}
+}
 
 func TestRequestsLeaveADeadMember(t *testing.T) {
 	t.Parallel()
@@ -370,7 +413,7 @@ func TestRequestsLeaveADeadMember(t *testing.T) {
 // of a host that has lost its power: a listener whose queue is full.
 func deaf(t testing.TB) netip.AddrPort {
 	t.Helper()
-	at := loopback(port(t))
+	at := proxytest.Loopback(proxytest.Port(t))
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -428,7 +471,7 @@ func TestSharesOfRequests(t *testing.T) {
 		{address, "X-Forwarded-For", "198.51.100.%s, 10.0.0.1"},
 	} {
 		t.Run("a client stays by its "+c.name, func(t *testing.T) {
-			change(t.Context(), t, d, c.app, all(c.app, 50))
+			change(t.Context(), t, d, c.app, proxytest.All(c.app, 50))
 			slots := map[string]int{}
 			for client := range 50 {
 				header := fmt.Sprintf(c.form, fmt.Sprint(client))

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -26,7 +27,7 @@ import (
 // back as it comes, and its slot in a trailer.
 func serveGRPC(t testing.TB, slot string) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", loopback(port(t)).String())
+	l, err := net.Listen("tcp", proxytest.Loopback(proxytest.Port(t)).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +163,7 @@ func TestAppThatSpeaksGRPC(t *testing.T) {
 	t.Parallel()
 	d, l := start(t), grpcFleet(t, 2)
 	l.Members[1].Green = nobody(t)
-	at := port(t)
+	at := proxytest.Port(t)
 	usage := new(Proxy).Usage(l)
 	d.write("sites-enabled/rpc", fmt.Sprintf("server {\n listen 127.0.0.1:%d http2;\n%s}\n", at, usage))
 	site := fmt.Sprintf("http://127.0.0.1:%d", at)
@@ -180,7 +181,7 @@ func TestAppThatSpeaksGRPC(t *testing.T) {
 	})
 	t.Run("switches, with streams that stay where they are", func(t *testing.T) {
 		switchTo(t.Context(), t, d, l, proxy.Blue)
-		if diff := cmp.Diff(serving(all(l, 0)), observe(t, d, l)); diff != "" {
+		if diff := cmp.Diff(serving(proxytest.All(l, 0)), observe(t, d, l)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		s, err := open(t.Context(), c, site)
@@ -273,7 +274,7 @@ func oneOrMany(ctx context.Context, c *http.Client, site string, one bool) error
 func TestReloadLosesNoCall(t *testing.T) {
 	t.Parallel()
 	d, l := start(t), grpcFleet(t, 1)
-	site := loopback(port(t))
+	site := proxytest.Loopback(proxytest.Port(t))
 	l.Site = &proxy.Site{Listen: []netip.AddrPort{site}, Names: []string{"rpc"}}
 	prepare(t, d, l, true)
 	switchTo(t.Context(), t, d, l, proxy.Blue)
@@ -313,7 +314,7 @@ func TestProtocolsThatNginxCannotSwitch(t *testing.T) {
 		"Check":   func() error { _, err := new(Proxy).Check(t.Context(), host(), l); return err }(),
 		"Prepare": func() error { _, err := new(Proxy).Prepare(t.Context(), host(), l); return err }(),
 		"Observe": func() error { _, err := new(Proxy).Observe(t.Context(), host(), l); return err }(),
-		"Switch":  new(Proxy).Switch(t.Context(), host(), l, green),
+		"Switch":  new(Proxy).Switch(t.Context(), host(), l, green, nil),
 	} {
 		if plugins.KindOf(err) != plugins.Unsupported || !strings.Contains(err.Error(), "use haproxy") {
 			t.Errorf("%s: kind %q, %v", name, plugins.KindOf(err), err)

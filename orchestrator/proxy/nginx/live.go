@@ -20,6 +20,7 @@ import (
 type answer struct {
 	generation string
 	share      proxy.Share
+	holds      map[proxy.Slot]string
 }
 
 // A line is a connection to a member's stable port.
@@ -80,7 +81,7 @@ func (c *line) ask(ctx context.Context, l proxy.Layout, m proxy.Member) (answer,
 // itself would have been routed; they must not contradict the body.
 func read(resp *http.Response, body string, l proxy.Layout, m proxy.Member) (answer, error) {
 	app := resp.Header.Get("Teal-App")
-	file := fmt.Sprintf("%s/cur/%s/share", routeDir(l), token(m.Name))
+	file := fmt.Sprintf("%s/cur/.says/%s", routeDir(l), token(m.Name))
 	switch {
 	case resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusNotFound:
 		return answer{}, fmt.Errorf("nginx cannot read %s (status %d): its workers need to enter every folder of that path", file, resp.StatusCode)
@@ -89,7 +90,8 @@ func read(resp *http.Response, body string, l proxy.Layout, m proxy.Member) (ans
 	case app != l.App:
 		return answer{}, fmt.Errorf("%s belongs to the app %s", m.Stable, app)
 	}
-	share, ok := parseWords(body)
+	words, names, _ := strings.Cut(body, "\n")
+	share, ok := parseWords(words)
 	if !ok {
 		return answer{}, fmt.Errorf("%s says %.40q", file, body)
 	}
@@ -99,7 +101,19 @@ func read(resp *http.Response, body string, l proxy.Layout, m proxy.Member) (ans
 	if here == (share == proxy.Off) || whole && slot != string(all) {
 		return answer{}, fmt.Errorf("%s says %.40q, but requests go to %s of %s", file, body, slot, member)
 	}
-	return answer{generation: resp.Header.Get("Teal-Generation"), share: share}, nil
+	return answer{generation: resp.Header.Get("Teal-Generation"), share: share, holds: parseNames(names)}, nil
+}
+
+// parseNames reads the releases in blue and in green.
+func parseNames(line string) map[proxy.Slot]string {
+	holds := map[proxy.Slot]string{}
+	f := strings.Fields(line)
+	for i, slot := range []proxy.Slot{proxy.Blue, proxy.Green} {
+		if i < len(f) && f[i] != unnamed {
+			holds[slot] = f[i]
+		}
+	}
+	return holds
 }
 
 // parseWords reads the file share of a share's folder.
@@ -186,9 +200,9 @@ func closeAll(lines []*line) {
 	}
 }
 
-// proveAll asks until nginx serves each of the members as r has it; the first
-// time on its line, where there are any.
-func proveAll(ctx context.Context, h plugins.Host, l proxy.Layout, members []proxy.Member, lines []*line, r proxy.Route) error {
+// proveAll asks until nginx serves each of the members as r has it, and names
+// the releases that holds has; the first time on its line, where there are any.
+func proveAll(ctx context.Context, h plugins.Host, l proxy.Layout, members []proxy.Member, lines []*line, r proxy.Route, holds proxy.Releases) error {
 	return together(members, func(i int, m proxy.Member) error {
 		var c *line
 		if lines != nil {
@@ -197,6 +211,11 @@ func proveAll(ctx context.Context, h plugins.Host, l proxy.Layout, members []pro
 		return prove(ctx, h, l, m, c, func(a answer) error {
 			if a.share != r[m.Name] {
 				return fmt.Errorf("it is %s, not %s", a.share, r[m.Name])
+			}
+			for slot, release := range holds[m.Name] {
+				if a.holds[slot] != release {
+					return fmt.Errorf("it names %q in %s, not %q", a.holds[slot], slot, release)
+				}
 			}
 			return nil
 		})

@@ -4,20 +4,16 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/plugintest"
 )
@@ -168,27 +164,6 @@ func (d *daemon) file(name string) string {
 	return string(b)
 }
 
-var nextPort atomic.Uint32
-
-// port returns one that is free and outside of the ephemeral range.
-func port(t testing.TB) uint16 {
-	t.Helper()
-	for range 2000 {
-		p := uint16(20000 + (uint32(os.Getpid())*37+nextPort.Add(1))%10000)
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
-		if err == nil {
-			_ = l.Close()
-			return p
-		}
-	}
-	t.Fatal("no free port")
-	return 0
-}
-
-func loopback(p uint16) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), p)
-}
-
 // app starts a program in each slot, which answers with the slot's name, and
 // returns a layout for both.
 func app(t testing.TB, name string) proxy.Layout { return fleet(t, name, 1) }
@@ -206,76 +181,9 @@ func fleet(t testing.TB, name string, n int) proxy.Layout {
 		t.Fatal(err)
 	}
 	for i := range n {
-		l.Members = append(l.Members, member(t, fmt.Sprintf("web%d", i+1)))
+		l.Members = append(l.Members, proxytest.Member(t, fmt.Sprintf("web%d", i+1)))
 	}
 	return l
-}
-
-// member runs one of an app's servers.
-func member(t testing.TB, name string) proxy.Member {
-	t.Helper()
-	return proxy.Member{
-		Name:   name,
-		Stable: loopback(port(t)),
-		Blue:   []netip.AddrPort{serveAs(t, name, "blue")},
-		Green:  []netip.AddrPort{serveAs(t, name, "green")},
-	}
-}
-
-// serve runs an app: / answers with its slot, /slow takes its time, /echo
-// gives back what it reads as it comes.
-func serve(t testing.TB, slot string) netip.AddrPort { return serveAs(t, "web1", slot) }
-
-func serveAs(t testing.TB, member, slot string) netip.AddrPort {
-	t.Helper()
-	addr := loopback(port(t))
-	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		w.Header().Set("App", slot)
-		w.Header().Set("Member", member)
-		_, _ = io.WriteString(w, slot)
-	})
-	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
-		n, _ := io.Copy(io.Discard, r.Body)
-		for range 10 {
-			time.Sleep(30 * time.Millisecond)
-			_, _ = io.WriteString(w, slot+" ")
-			_ = http.NewResponseController(w).Flush()
-		}
-		_, _ = fmt.Fprint(w, n)
-	})
-	mux.HandleFunc("/echo", echo)
-	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
-		_ = r.Header.Write(w)
-	})
-	mux.HandleFunc("/accel", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("X-Accel-Redirect", "/inside/of/the/site")
-	})
-	l, err := net.Listen("tcp", addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
-	go func() { _ = s.Serve(l) }()
-	t.Cleanup(func() { _ = s.Close() })
-	return addr
-}
-
-// echo upgrades the connection and gives back every line, as a websocket would.
-func echo(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Upgrade") != "websocket" || !strings.EqualFold(r.Header.Get("Connection"), "upgrade") {
-		http.Error(w, "no upgrade", http.StatusBadRequest)
-		return
-	}
-	conn, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return
-	}
-	defer func() { _ = conn.Close() }()
-	_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-	_ = rw.Flush()
-	_, _ = io.Copy(conn, rw)
 }
 
 // userSite is a site that a user wrote.
@@ -294,31 +202,13 @@ func userSite(p uint16, upstream string) string {
 `, p, upstream)
 }
 
-func get(t testing.TB, url string) string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
 func host() plugins.Host { return plugintest.Local("web1") }
 
 // prepared starts an nginx, adds a user's site of an app that it does not know
 // yet, as people do, and prepares it.
 func prepared(t testing.TB) (*daemon, proxy.Layout, string) {
 	t.Helper()
-	site := port(t)
+	site := proxytest.Port(t)
 	d := start(t)
 	l := app(t, "shop")
 	d.write("sites-enabled/shop", userSite(site, "shop"))
@@ -341,23 +231,14 @@ func prepare(t testing.TB, d *daemon, l proxy.Layout, want bool) {
 // switchTo lets the slot of every member get all requests.
 func switchTo(ctx context.Context, t testing.TB, d *daemon, l proxy.Layout, slot proxy.Slot) {
 	t.Helper()
-	change(ctx, t, d, l, all(l, slot.All()))
+	change(ctx, t, d, l, proxytest.All(l, slot.All()))
 }
 
 func change(ctx context.Context, t testing.TB, d *daemon, l proxy.Layout, r proxy.Route) {
 	t.Helper()
-	if err := d.proxy().Switch(ctx, host(), l, r); err != nil {
+	if err := d.proxy().Switch(ctx, host(), l, r, nil); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// all gives every member the same share.
-func all(l proxy.Layout, share proxy.Share) proxy.Route {
-	r := proxy.Route{}
-	for _, m := range l.Members {
-		r[m.Name] = share
-	}
-	return r
 }
 
 func observe(t testing.TB, d *daemon, l proxy.Layout) proxy.Observation {

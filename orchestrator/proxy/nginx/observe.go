@@ -104,8 +104,9 @@ func (s sight) silent() bool {
 
 // intact reports whether the datum is as Prepare leaves it.
 func (s sight) intact(l proxy.Layout) bool {
-	for _, m := range l.Members {
-		if _, ok := s.disk[m.Name]; !ok {
+	for i, m := range l.Members {
+		share, ok := s.disk[m.Name]
+		if !ok || s.live[i].err == nil && s.live[i].share != share {
 			return false
 		}
 	}
@@ -146,6 +147,7 @@ func (s sight) observation(l proxy.Layout, conf []byte, generation string) proxy
 			continue
 		}
 		o.Live[name] = a.share
+		o.Holds.Set(name, a.holds)
 		if known && a.share != disk {
 			problems = append(problems, fmt.Sprintf("%s is %s, but %s on the disk", name, a.share, disk))
 		}

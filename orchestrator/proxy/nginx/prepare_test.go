@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -25,12 +26,12 @@ func TestSecondPrepareDoesNothing(t *testing.T) {
 	d, l, _ := prepared(t)
 	workers := d.workers()
 	prepare(t, d, l, false)
-	c := &counting{Host: host()}
+	c := &proxytest.Host{Host: host()}
 	if changed, err := d.proxy().Prepare(t.Context(), c, l); err != nil || changed {
 		t.Errorf("Prepare: %t, %v", changed, err)
 	}
-	if c.runs.Load() != 1 || c.dials.Load() != 1 || c.becomes.Load() != 0 {
-		t.Errorf("it took %d commands, %d of them as root, and %d connections", c.runs.Load(), c.becomes.Load(), c.dials.Load())
+	if c.Runs.Load() != 1 || c.Dials.Load() != 1 || c.Becomes.Load() != 0 {
+		t.Errorf("it took %d commands, %d of them as root, and %d connections", c.Runs.Load(), c.Becomes.Load(), c.Dials.Load())
 	}
 	if got := d.workers(); got != workers {
 		t.Errorf("workers %s became %s", workers, got)
@@ -41,7 +42,7 @@ func TestPrepareNeverChangesWhatServes(t *testing.T) {
 	t.Parallel()
 	d, l, url := prepared(t)
 	switchTo(t.Context(), t, d, l, proxy.Green)
-	l.Members[0].Blue = append(l.Members[0].Blue, serve(t, "blue"))
+	l.Members[0].Blue = append(l.Members[0].Blue, proxytest.Serve(t, "web1", "blue"))
 	if o := observe(t, d, l); !o.Outdated || o.Live["web1"] != 100 {
 		t.Errorf("before: %+v", o)
 	}
@@ -49,7 +50,7 @@ func TestPrepareNeverChangesWhatServes(t *testing.T) {
 	if diff := cmp.Diff(serving(proxy.Route{"web1": 100}), observe(t, d, l)); diff != "" {
 		t.Errorf("after (-want +got):\n%s", diff)
 	}
-	if got := get(t, url); got != "green" {
+	if got := proxytest.Get(t, url); got != "green" {
 		t.Errorf("the site answers %q", got)
 	}
 }
@@ -90,9 +91,12 @@ func TestPrepareRepairsTheFolderWithoutAReload(t *testing.T) {
 	d, l, url := prepared(t)
 	workers := d.workers()
 	for name, damage := range map[string]func(route string) error{
-		"all of it gone":  os.RemoveAll,
-		"share gone":      func(route string) error { return os.Remove(route + "/w000/share") },
-		"share wrong":     func(route string) error { return os.WriteFile(route+"/w000/share", []byte("??"), 0o644) },
+		"all of it gone": os.RemoveAll,
+		"words gone":     func(route string) error { return os.Remove(route + "/cur/.says/web1") },
+		"words wrong":    func(route string) error { return os.WriteFile(route+"/cur/.says/web1", []byte("??"), 0o644) },
+		"words of another": func(route string) error {
+			return os.WriteFile(route+"/cur/.says/web1", []byte("blue 95 green 5\n- -\n"), 0o644)
+		},
 		"announced still": func(route string) error { return os.WriteFile(route+"/announce", nil, 0o644) },
 		"link gone":       func(route string) error { return os.Remove(route + "/cur") },
 		"member gone":     func(route string) error { return os.Remove(route + "/cur/web1") },
@@ -110,14 +114,14 @@ func TestPrepareRepairsTheFolderWithoutAReload(t *testing.T) {
 				prepare(t, d, l, true)
 			}
 			if name == "all of it gone" || name == "link gone" {
-				if diff := cmp.Diff(serving(all(l, 0)), observe(t, d, l)); diff != "" {
+				if diff := cmp.Diff(serving(proxytest.All(l, 0)), observe(t, d, l)); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
 				}
 			}
 			switchTo(t.Context(), t, d, l, proxy.Green)
 			switchTo(t.Context(), t, d, l, proxy.Blue)
 			for range 100 {
-				if got := get(t, url); got != "blue" {
+				if got := proxytest.Get(t, url); got != "blue" {
 					t.Fatalf("the site answers %q", got)
 				}
 			}
@@ -132,7 +136,7 @@ func TestPrepareRepairsTheFolderWithoutAReload(t *testing.T) {
 func TestPrepareFinishesWhatAnotherRunBegan(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t)
-	l.Members[0].Green = append(l.Members[0].Green, serve(t, "green"))
+	l.Members[0].Green = append(l.Members[0].Green, proxytest.Serve(t, "web1", "green"))
 	conf, _, err := text(l)
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +156,7 @@ func TestPrepareWithAPortTakenChangesNothing(t *testing.T) {
 			l := app(t, "shop")
 			taken := l.Members[0].Stable
 			if !stable {
-				taken = netip.AddrPortFrom(netip.IPv4Unspecified(), port(t))
+				taken = netip.AddrPortFrom(netip.IPv4Unspecified(), proxytest.Port(t))
 				l.Site = &proxy.Site{Listen: []netip.AddrPort{taken}, Names: []string{"shop"}}
 			}
 			other, err := net.Listen("tcp", taken.String())
@@ -194,7 +198,7 @@ func TestLostReloadIsFoundOutAndUndone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Site = &proxy.Site{Listen: []netip.AddrPort{loopback(port(t))}, Names: []string{"shop"}}
+	l.Site = &proxy.Site{Listen: []netip.AddrPort{proxytest.Loopback(proxytest.Port(t))}, Names: []string{"shop"}}
 	other, err := net.Listen("tcp", l.Site.Listen[0].String())
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +218,7 @@ func TestLostReloadIsFoundOutAndUndone(t *testing.T) {
 	if got := d.workers(); got != workers {
 		t.Errorf("workers %s became %s", workers, got)
 	}
-	if got := get(t, url); got != "blue" {
+	if got := proxytest.Get(t, url); got != "blue" {
 		t.Errorf("the site answers %q", got)
 	}
 }
@@ -223,7 +227,7 @@ func TestLostReloadIsFoundOutAndUndone(t *testing.T) {
 func TestUselessConfigurationIsTakenBack(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
-	d := start(t, userSite(port(t), "127.0.0.1:1"))
+	d := start(t, userSite(proxytest.Port(t), "127.0.0.1:1"))
 	l := app(t, "shop")
 	s, err := d.proxy().survey(t.Context(), host(), l)
 	if err != nil {
@@ -270,7 +274,7 @@ func TestPrepareIsRefusedByNginxAndUndone(t *testing.T) {
 	d := start(t)
 	l := app(t, "shop")
 	// Broken in another place as well, which the missing upstream hides.
-	d.write("sites-enabled/shop", userSite(port(t), "shop"))
+	d.write("sites-enabled/shop", userSite(proxytest.Port(t), "shop"))
 	d.write("sites-enabled/shop2", "server { listen 127.0.0.1:1; location / { proxy_pass http://warehouse.invalid; } }")
 	workers := d.workers()
 	_, err := d.proxy().Prepare(t.Context(), host(), l)
@@ -352,25 +356,25 @@ func TestTheSiteOfTealServes(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	l := app(t, "shop")
-	l.Members[0].Stable = netip.AddrPortFrom(netip.IPv6Loopback(), port(t))
-	at, at6 := loopback(port(t)), netip.AddrPortFrom(netip.IPv6Loopback(), port(t))
+	l.Members[0].Stable = netip.AddrPortFrom(netip.IPv6Loopback(), proxytest.Port(t))
+	at, at6 := proxytest.Loopback(proxytest.Port(t)), netip.AddrPortFrom(netip.IPv6Loopback(), proxytest.Port(t))
 	l.Site = &proxy.Site{Listen: []netip.AddrPort{at, at6}}
 	prepare(t, d, l, true)
 	switchTo(t.Context(), t, d, l, proxy.Blue)
 	for _, a := range []netip.AddrPort{at, at6} {
-		if got := get(t, "http://"+a.String()+"/"); got != "blue" {
+		if got := proxytest.Get(t, "http://"+a.String()+"/"); got != "blue" {
 			t.Errorf("%s answers %q", a, got)
 		}
 	}
 	url := "http://" + at.String()
-	if got := get(t, url+"/.teal/slot"); !strings.Contains(got, "404") {
+	if got := proxytest.Get(t, url+"/.teal/slot"); !strings.Contains(got, "404") {
 		t.Errorf("the public sees %q", got)
 	}
 	switchTo(t.Context(), t, d, l, proxy.Green)
-	if got := get(t, url); got != "green" {
+	if got := proxytest.Get(t, url); got != "green" {
 		t.Errorf("the site answers %q", got)
 	}
-	if got := get(t, url+"/headers"); !strings.Contains(got, "X-Forwarded-For: 127.0.0.1") || !strings.Contains(got, "X-Forwarded-Proto: http") {
+	if got := proxytest.Get(t, url+"/headers"); !strings.Contains(got, "X-Forwarded-For: 127.0.0.1") || !strings.Contains(got, "X-Forwarded-Proto: http") {
 		t.Errorf("the app gets\n%s", got)
 	}
 }
@@ -397,7 +401,7 @@ func TestTheServerOfTealChangesNoAnswer(t *testing.T) {
 	if got := resp.Header.Get("X-Accel-Redirect"); got != "/inside/of/the/site" {
 		t.Errorf("X-Accel-Redirect %q", got)
 	}
-	if got := get(t, url); got != "blue" {
+	if got := proxytest.Get(t, url); got != "blue" {
 		t.Errorf("through the site: %q", got)
 	}
 	_ = d
@@ -423,7 +427,7 @@ func TestARefusedConnectionGoesToTheOtherSlot(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	l := app(t, "shop")
-	l.Members[0].Blue = []netip.AddrPort{loopback(port(t)), loopback(port(t))} // nobody there
+	l.Members[0].Blue = []netip.AddrPort{proxytest.Loopback(proxytest.Port(t)), proxytest.Loopback(proxytest.Port(t))} // nobody there
 	prepare(t, d, l, true)
 	switchTo(t.Context(), t, d, l, proxy.Blue)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+l.Members[0].Stable.String(), strings.NewReader("once"))
@@ -445,7 +449,7 @@ func TestPrepareGoesBackWhenTheCallerLeaves(t *testing.T) {
 	d := start(t)
 	l := app(t, "shop")
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &counting{Host: host(), after: func(args []string) {
+	c := &proxytest.Host{Host: host(), After: func(args []string) {
 		if strings.Contains(strings.Join(args, " "), "teal-new") {
 			cancel()
 		}

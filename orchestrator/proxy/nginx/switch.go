@@ -16,10 +16,13 @@ import (
 // Switch turns the datum and lets nginx confirm it, in two round trips: the
 // connections on which it asks are made before, so that an nginx that does not
 // run is known before anything has changed.
-func (p *Proxy) Switch(ctx context.Context, h plugins.Host, l proxy.Layout, change proxy.Route) error {
+func (p *Proxy) Switch(ctx context.Context, h plugins.Host, l proxy.Layout, change proxy.Route, holds proxy.Releases) error {
 	op := "switch " + l.App
 	if err := valid(l); err != nil {
 		return unfit(h, op, err)
+	}
+	if !holds.Valid() {
+		return failed(h, op, plugins.Invalid, fmt.Errorf("the names of releases %v cannot be written", holds))
 	}
 	members, err := changed(l, change)
 	if err != nil || len(members) == 0 {
@@ -31,12 +34,12 @@ func (p *Proxy) Switch(ctx context.Context, h plugins.Host, l proxy.Layout, chan
 	}
 	defer closeAll(lines)
 
-	former, turned, err := turn(ctx, h, l, change)
+	former, turned, err := turn(ctx, h, l, change, holds)
 	if errors.Is(err, proxy.ErrUnknown) || err != nil && !turned {
 		return err
 	}
 	if err == nil {
-		err = proveAll(ctx, h, l, members, lines, change)
+		err = proveAll(ctx, h, l, members, lines, change, holds)
 	}
 	if err == nil {
 		return nil
@@ -68,14 +71,17 @@ const (
 	codeUnsynced = 11 // turned, but not known to be on the disk
 )
 
-// turnScript takes pairs of a member and the folder of its new share.
+// turnScript takes what $holds shall be, then pairs of a member and the folder
+// of its new share.
 const turnScript = setShell + `
+holds=$1; shift
 former=$(readlink "$route/cur") && [ -d "$route/cur/" ] || exit 10
 echo "$former"
 ready() {
 	[ -L "$route/cur/$1" ] || exit 10
 	fill "$2" || exit 12
-	[ "$route/cur/$1" -ef "$route/$2" ] || differs=1
+	held "$1"
+	[ "$route/cur/$1" -ef "$route/$2" ] && [ "$was" = "$blue $green" ] || differs=1
 }
 point() { ln -sfn "../$2" "$new/$1"; }
 each() {
@@ -95,8 +101,8 @@ begin "$route/cur" && each point "$@" && finish || { rm -rf "$new"; exit 12; }
 // turn makes a set with the change and lets it serve; former is the one that
 // did before. When it returns an error with turned, the datum may have
 // changed.
-func turn(ctx context.Context, h plugins.Host, l proxy.Layout, change proxy.Route) (former string, turned bool, err error) {
-	args := []string{"sh", "-c", turnScript, "teal", l.Dir}
+func turn(ctx context.Context, h plugins.Host, l proxy.Layout, change proxy.Route, holds proxy.Releases) (former string, turned bool, err error) {
+	args := []string{"sh", "-c", turnScript, "teal", l.Dir, holdsText(change, holds)}
 	for _, name := range slices.Sorted(maps.Keys(change)) {
 		args = append(args, token(name), shareDir(change[name]))
 	}
@@ -119,6 +125,20 @@ func turn(ctx context.Context, h plugins.Host, l proxy.Layout, change proxy.Rout
 	return former, true, err
 }
 
+// holdsText is $holds of the scripts for the members of a change.
+func holdsText(change proxy.Route, holds proxy.Releases) string {
+	var b strings.Builder
+	b.WriteByte(' ')
+	for _, name := range slices.Sorted(maps.Keys(change)) {
+		for _, slot := range []proxy.Slot{proxy.Blue, proxy.Green} {
+			if release := holds.Of(name, slot); release != "" {
+				fmt.Fprintf(&b, "%s:%s=%s ", token(name), slot, release)
+			}
+		}
+	}
+	return b.String()
+}
+
 const backScript = `
 route=$1/route
 [ -d "$route/$2" ] || exit 10
@@ -137,7 +157,7 @@ func turnBack(ctx context.Context, h plugins.Host, l proxy.Layout, former string
 	out, err := plugins.Output(ctx, h, "sh", "-c", backScript, "teal", l.Dir, former)
 	route := parseSet(string(out))
 	if err == nil {
-		err = proveAll(ctx, h, l, members, nil, route)
+		err = proveAll(ctx, h, l, members, nil, route, nil)
 		if err != nil && silent(ctx, h, l, members) {
 			return failed(h, "switch "+l.App, plugins.KindOf(cause), fmt.Errorf("nginx does not answer, all on the disk is as before: %w", cause))
 		}

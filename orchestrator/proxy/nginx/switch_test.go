@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -29,7 +30,7 @@ func TestPrepareThenSwitchThenObserve(t *testing.T) {
 		if diff := cmp.Diff(serving(proxy.Route{"web1": slot.All()}), observe(t, d, l)); diff != "" {
 			t.Errorf("after the switch to %s (-want +got):\n%s", slot, diff)
 		}
-		if got := get(t, url); got != string(slot) {
+		if got := proxytest.Get(t, url); got != string(slot) {
 			t.Errorf("the site answers %q, want %s", got, slot)
 		}
 	}
@@ -38,12 +39,12 @@ func TestPrepareThenSwitchThenObserve(t *testing.T) {
 func TestSwitchTakesTwoRoundTrips(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t)
-	c := &counting{Host: host()}
-	if err := d.proxy().Switch(t.Context(), c, l, green); err != nil {
+	c := &proxytest.Host{Host: host()}
+	if err := d.proxy().Switch(t.Context(), c, l, green, nil); err != nil {
 		t.Fatal(err)
 	}
-	if c.runs.Load() != 1 || c.dials.Load() != 1 || c.becomes.Load() != 0 {
-		t.Errorf("it took %d commands, %d of them as root, and %d connections", c.runs.Load(), c.becomes.Load(), c.dials.Load())
+	if c.Runs.Load() != 1 || c.Dials.Load() != 1 || c.Becomes.Load() != 0 {
+		t.Errorf("it took %d commands, %d of them as root, and %d connections", c.Runs.Load(), c.Becomes.Load(), c.Dials.Load())
 	}
 }
 
@@ -53,16 +54,16 @@ func TestSwitchRefusesANonsensicalRoute(t *testing.T) {
 	t.Parallel()
 	l := layout()
 	for _, r := range []proxy.Route{{"web1": 101}, {"web1": -2}, {"web2": 100}, {"web1": 100, "": 100}} {
-		c := &counting{Host: host()}
-		if err := new(Proxy).Switch(t.Context(), c, l, r); !errors.Is(err, plugins.Invalid) || c.runs.Load()+c.dials.Load() > 0 {
+		c := &proxytest.Host{Host: host()}
+		if err := new(Proxy).Switch(t.Context(), c, l, r, nil); !errors.Is(err, plugins.Invalid) || c.Runs.Load()+c.Dials.Load() > 0 {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
 	l.App = "no such\napp"
-	if err := new(Proxy).Switch(t.Context(), host(), l, green); !errors.Is(err, plugins.Invalid) {
+	if err := new(Proxy).Switch(t.Context(), host(), l, green, nil); !errors.Is(err, plugins.Invalid) {
 		t.Errorf("a bad layout: %v", err)
 	}
-	if err := new(Proxy).Switch(t.Context(), nil, layout(), nil); err != nil {
+	if err := new(Proxy).Switch(t.Context(), nil, layout(), nil, nil); err != nil {
 		t.Errorf("no change: %v", err)
 	}
 }
@@ -71,7 +72,7 @@ func TestSwitchWithNginxDownChangesNothing(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t)
 	d.kill(syscall.SIGTERM)
-	err := d.proxy().Switch(t.Context(), host(), l, green)
+	err := d.proxy().Switch(t.Context(), host(), l, green, nil)
 	if !errors.Is(err, plugins.Unavailable) || errors.Is(err, proxy.ErrUnknown) {
 		t.Errorf("error %v", err)
 	}
@@ -84,7 +85,7 @@ func TestSwitchOfAnAppThatIsNotPrepared(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t)
 	l.Dir = publicDir(t)
-	err := d.proxy().Switch(t.Context(), host(), l, green)
+	err := d.proxy().Switch(t.Context(), host(), l, green, nil)
 	if !errors.Is(err, plugins.NotFound) || errors.Is(err, proxy.ErrUnknown) {
 		t.Errorf("error %v", err)
 	}
@@ -93,23 +94,23 @@ func TestSwitchOfAnAppThatIsNotPrepared(t *testing.T) {
 func TestSwitchWithoutProofIsTakenBack(t *testing.T) {
 	t.Parallel()
 	d, l, url := prepared(t)
-	c := &counting{Host: host()}
-	c.dial = func(ctx context.Context, addr string) (net.Conn, error) {
-		if c.runs.Load() < 2 { // until the switch is taken back
+	c := &proxytest.Host{Host: host()}
+	c.Dial = func(ctx context.Context, _, addr string) (net.Conn, error) {
+		if c.Runs.Load() < 2 { // until the switch is taken back
 			ours, theirs := net.Pipe()
 			go replay(theirs, "HTTP/1.1 200 OK\r\nTeal-App: shop\r\nTeal-Member: web1\r\nTeal-Slot: blue\r\nContent-Length: 18\r\n\r\nblue 100 green 0 \n")
 			return ours, nil
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
-	err := d.proxy().Switch(t.Context(), c, l, green)
+	err := d.proxy().Switch(t.Context(), c, l, green, nil)
 	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "all is as before (web1: blue)") {
 		t.Errorf("error %v", err)
 	}
 	if o := observe(t, d, l); o.Live["web1"] != 0 || o.Disk["web1"] != 0 {
 		t.Errorf("observed %+v", o)
 	}
-	if got := get(t, url); got != "blue" {
+	if got := proxytest.Get(t, url); got != "blue" {
 		t.Errorf("the site answers %q", got)
 	}
 }
@@ -130,12 +131,12 @@ func replay(c net.Conn, text string) {
 func TestSwitchOfASilentNginxIsTakenBack(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t)
-	c := &counting{Host: host(), dial: func(context.Context, string) (net.Conn, error) {
+	c := &proxytest.Host{Host: host(), Dial: func(context.Context, string, string) (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		go func() { _, _ = io.Copy(io.Discard, theirs) }()
 		return ours, nil
 	}}
-	err := d.proxy().Switch(t.Context(), c, l, green)
+	err := d.proxy().Switch(t.Context(), c, l, green, nil)
 	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "nginx does not answer, all on the disk is as before") {
 		t.Errorf("error %v", err)
 	}
@@ -148,8 +149,8 @@ func TestSwitchThatCanNeitherBeProvenNorTakenBackIsUnknown(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)
 	d, l, _ := prepared(t)
-	c := &counting{Host: host(), before: func([]string) error { return os.Chmod(l.Dir, 0o700) }}
-	err := d.proxy().Switch(t.Context(), c, l, green)
+	c := &proxytest.Host{Host: host(), Before: func([]string) error { return os.Chmod(l.Dir, 0o700) }}
+	err := d.proxy().Switch(t.Context(), c, l, green, nil)
 	if !errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "cannot read") {
 		t.Errorf("error %v", err)
 	}
@@ -162,14 +163,14 @@ func TestSwitchOverALostConnectionIsUnknown(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t)
 	lost := &plugins.Error{Op: "run", Host: "web1", Kind: plugins.Lost, Err: errors.New("connection reset")}
-	c := &counting{Host: host(), before: func([]string) error { return lost }}
-	err := d.proxy().Switch(t.Context(), c, l, green)
+	c := &proxytest.Host{Host: host(), Before: func([]string) error { return lost }}
+	err := d.proxy().Switch(t.Context(), c, l, green, nil)
 	if !errors.Is(err, proxy.ErrUnknown) || !errors.Is(err, plugins.Lost) {
 		t.Errorf("error %v", err)
 	}
-	for _, c := range []*counting{
-		{Host: host(), before: func([]string) error { return lost }},
-		{Host: host(), dial: func(context.Context, string) (net.Conn, error) { return nil, lost }},
+	for _, c := range []*proxytest.Host{
+		{Host: host(), Before: func([]string) error { return lost }},
+		{Host: host(), Dial: func(context.Context, string, string) (net.Conn, error) { return nil, lost }},
 	} {
 		if _, err := d.proxy().Observe(t.Context(), c, l); !errors.Is(err, plugins.Lost) {
 			t.Errorf("Observe: %v", err)
@@ -181,15 +182,15 @@ func TestCancelledSwitchIsTakenBack(t *testing.T) {
 	t.Parallel()
 	d, l, _ := prepared(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &counting{Host: host(), after: func([]string) { cancel() }}
-	c.dial = func(ctx context.Context, addr string) (net.Conn, error) {
-		if c.runs.Load() == 0 { // a connection on which nobody answers
+	c := &proxytest.Host{Host: host(), After: func([]string) { cancel() }}
+	c.Dial = func(ctx context.Context, _, addr string) (net.Conn, error) {
+		if c.Runs.Load() == 0 { // a connection on which nobody answers
 			ours, _ := net.Pipe()
 			return ours, nil
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
-	err := d.proxy().Switch(ctx, c, l, green)
+	err := d.proxy().Switch(ctx, c, l, green, nil)
 	if !errors.Is(err, context.Canceled) || errors.Is(err, proxy.ErrUnknown) {
 		t.Errorf("error %v", err)
 	}
@@ -218,7 +219,7 @@ func TestObserveSeesDiskAndLiveDiffer(t *testing.T) {
 	if err := note(t.Context(), host(), other, filepath.Join(d.dir, "conf.d/teal-shop.conf")); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := turn(t.Context(), host(), other, proxy.Route{"web1": 0}); err != nil {
+	if _, _, err := turn(t.Context(), host(), other, proxy.Route{"web1": 0}, nil); err != nil {
 		t.Fatal(err)
 	}
 	switchTo(t.Context(), t, d, l, proxy.Green)
@@ -232,7 +233,7 @@ func TestRoutedScriptSaysYesUnlessSure(t *testing.T) {
 	t.Parallel()
 	route := func(t *testing.T, l proxy.Layout, share proxy.Share) {
 		t.Helper()
-		if _, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": share}); err != nil {
+		if _, _, err := turn(t.Context(), host(), l, proxy.Route{"web1": share}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -307,7 +308,7 @@ func TestScriptsRunUnderBusybox(t *testing.T) {
 	if err := os.Symlink("/usr/sbin/nginx", filepath.Join(bin, "nginx")); err != nil {
 		t.Fatal(err)
 	}
-	site := port(t)
+	site := proxytest.Port(t)
 	d := start(t)
 	l := app(t, "shop")
 	d.write("sites-enabled/shop", userSite(site, "shop"))
@@ -320,7 +321,7 @@ func TestScriptsRunUnderBusybox(t *testing.T) {
 			t.Errorf("observed %+v", o)
 		}
 	}
-	l.Members[0].Blue = append(l.Members[0].Blue, serve(t, "blue"))
+	l.Members[0].Blue = append(l.Members[0].Blue, proxytest.Serve(t, "web1", "blue"))
 	prepare(t, d, l, true)
 	if warnings, err := d.proxy().Check(t.Context(), host(), l); err != nil {
 		t.Errorf("Check: %q, %v", warnings, err)
@@ -335,7 +336,7 @@ func TestFoldersAreReadableWhateverTheLoginsMaskIs(t *testing.T) {
 	if err := makeRoute(t.Context(), host(), l, true); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]os.FileMode{"": 0o755, "/w000": 0o755, "/w100/99": 0o644, "/w100/share": 0o644} {
+	for name, want := range map[string]os.FileMode{"": 0o755, "/w000": 0o755, "/w100/99": 0o644, "/cur/.says/web1": 0o644} {
 		info, err := os.Stat(routeDir(l) + name)
 		if err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v", name, info, err)
@@ -365,16 +366,16 @@ func BenchmarkSwitch(b *testing.B) {
 		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
 			d, l := start(b), fleet(b, "shop", n)
 			prepare(b, d, l, true)
-			c := &counting{Host: host()}
+			c := &proxytest.Host{Host: host()}
 			slot := proxy.Blue
 			for b.Loop() {
 				slot = slot.Other()
-				if err := d.proxy().Switch(b.Context(), c, l, all(l, slot.All())); err != nil {
+				if err := d.proxy().Switch(b.Context(), c, l, proxytest.All(l, slot.All()), nil); err != nil {
 					b.Fatal(err)
 				}
 			}
-			b.ReportMetric(float64(c.runs.Load())/float64(b.N), "commands/op")
-			b.ReportMetric(float64(c.dials.Load())/float64(b.N), "connections/op")
+			b.ReportMetric(float64(c.Runs.Load())/float64(b.N), "commands/op")
+			b.ReportMetric(float64(c.Dials.Load())/float64(b.N), "connections/op")
 		})
 	}
 }

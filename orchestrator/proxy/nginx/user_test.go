@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/teal-deploy/teal/orchestrator/proxy"
+	"github.com/teal-deploy/teal/orchestrator/proxy/internal/proxytest"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -161,7 +162,7 @@ func TestFilesOfTheUserKeepEveryByte(t *testing.T) {
 	for name, c := range userConfs() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			at := port(t)
+			at := proxytest.Port(t)
 			files := map[string]string{}
 			for file, text := range c.files {
 				files[file] = strings.ReplaceAll(text, "PORT", fmt.Sprint(at))
@@ -182,7 +183,7 @@ func TestFilesOfTheUserKeepEveryByte(t *testing.T) {
 			if warnings, err := d.proxy().Check(t.Context(), host(), l); err != nil || len(warnings) > 0 {
 				t.Errorf("%q, %v", warnings, err)
 			}
-			if got := get(t, fmt.Sprintf("http://127.0.0.1:%d/", at)); c.serves && got != "green" {
+			if got := proxytest.Get(t, fmt.Sprintf("http://127.0.0.1:%d/", at)); c.serves && got != "green" {
 				t.Errorf("the site answers %q", got)
 			}
 			breakUser(t, d, l)
@@ -197,7 +198,7 @@ func breakUser(t *testing.T, d *daemon, l proxy.Layout) {
 	workers, former := d.workers(), d.file("nginx.conf")
 	d.write("nginx.conf", strings.Replace(former, "events", "evnets", 1))
 	broken, conf := bytesOf(t, d.dir), d.file("conf.d/teal-shop.conf")
-	l.Members[0].Green = append(l.Members[0].Green, serve(t, "green"))
+	l.Members[0].Green = append(l.Members[0].Green, proxytest.Serve(t, "web1", "green"))
 	_, err := d.proxy().Prepare(t.Context(), host(), l)
 	if plugins.KindOf(err) != plugins.Invalid || !strings.Contains(err.Error(), `unknown directive "evnets"`) {
 		t.Errorf("kind %q, %v", plugins.KindOf(err), err)
@@ -231,7 +232,7 @@ func TestSwitchesBehindASiteWithTLSAndHTTP2FailNoRequest(t *testing.T) {
 	t.Parallel()
 	d, l := start(t), fleet(t, "shop", 2)
 	cert, key := certificate(t)
-	at := port(t)
+	at := proxytest.Port(t)
 	d.write("tls/cert.pem", cert)
 	d.write("tls/key.pem", key)
 	d.write("sites-enabled/shop", fmt.Sprintf("server {\n listen 127.0.0.1:%d ssl http2;\n ssl_certificate %[2]s/tls/cert.pem;\n ssl_certificate_key %[2]s/tls/key.pem;\n%[3]s}\n",
@@ -315,11 +316,11 @@ func TestSwitchOnAFullDiskChangesNothing(t *testing.T) {
 		full = os.WriteFile(fmt.Sprintf("%s/fill%d", l.Dir, n), nil, 0o644)
 	}
 	_ = os.Remove(fmt.Sprintf("%s/fill%d", l.Dir, n-2)) // enough to begin with
-	err := d.proxy().Switch(t.Context(), host(), l, all(l, 100))
+	err := d.proxy().Switch(t.Context(), host(), l, proxytest.All(l, 100), nil)
 	if err == nil || !strings.Contains(err.Error(), "No space left") {
 		t.Errorf("error %v", err)
 	}
-	if diff := cmp.Diff(serving(all(l, 0)), observe(t, d, l)); diff != "" {
+	if diff := cmp.Diff(serving(proxytest.All(l, 0)), observe(t, d, l)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if seen := tally(t, 20, http.MethodGet, stable(l, 0)); seen["web1/blue"] != 20 {

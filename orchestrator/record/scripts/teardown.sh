@@ -89,10 +89,13 @@ first() {
   eval "pid_$1=\$pid born_$1=\$born"
 }
 
-# connections PID PORT: adds to $total; fails when they cannot be counted.
+# connections PID PORT: adds to $total; fails when they cannot be counted. One
+# that is only half made (03) does not count: while anybody waits to be accepted
+# there are whole ones too, and one whose end was lost on the way, such as that
+# of a health check, stays for a minute.
 connections() {
   lines=$(sed -n "1s/.*/+/p
-/^ *[0-9]*: [0-9A-F]*:$2 [0-9A-F]*:[0-9A-F]* 0[13458] /s/.*/./p" "/proc/$1/net/tcp" "/proc/$1/net/tcp6" 2>/dev/null)
+/^ *[0-9]*: [0-9A-F]*:$2 [0-9A-F]*:[0-9A-F]* 0[1458] /s/.*/./p" "/proc/$1/net/tcp" "/proc/$1/net/tcp6" 2>/dev/null)
   case $lines in
   +*) ;;
   *) return 1 ;;
