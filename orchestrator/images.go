@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/image"
@@ -54,10 +55,11 @@ func (r *run) keepImage(ctx context.Context, h *hostRun) error {
 	}
 	for _, reference := range h.sent() {
 		img, err := h.runtime.Pull(ctx, h.conn, plugins.PullRequest{Image: reference, Policy: plugins.PullNever})
-		if errors.Is(err, plugins.NotFound) {
+		_, digest, pinned := strings.Cut(reference, "@")
+		switch {
+		case errors.Is(err, plugins.NotFound), err == nil && pinned && img.Digest != digest:
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 		h.has(img.Reference)
@@ -180,7 +182,7 @@ func (r *run) pullTurn(ctx context.Context, h *hostRun) (done func(), err error)
 	if r.pulls.TryAcquire(1) {
 		return done, nil
 	}
-	r.say(h, StepImage, StatusInfo, "waits: %s pull at a time", count(r.pullers, "host"))
+	r.say(h, StepImage, StatusInfo, "waits for its turn to pull, %d at a time", r.pullers)
 	if r.pulls.Acquire(ctx, 1) != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -193,7 +195,7 @@ func (r *run) sendImage(ctx context.Context, h *hostRun) error {
 	began := time.Now()
 	l, err := h.conn.Listen(ctx, "127.0.0.1:0")
 	if err != nil {
-		return err
+		return &plugins.Error{Op: "upload " + h.app.Image.Name, Host: h.inv.Name, Kind: plugins.KindOf(err), Err: err}
 	}
 	packed := r.uploadOf(h.app).packed
 	serving := packed.Serve(l, r.login)

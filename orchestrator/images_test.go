@@ -193,6 +193,12 @@ func TestUploadSendsOnlyWhatAHostLacks(t *testing.T) {
 	}
 	base, first, second := random(100_000, "base"), random(10_000, "first"), random(10_000, "second")
 	one := w.build(base, first)
+	req := w.req
+	req.Version = "1"
+	plan, err := w.uploading(p).Plan(t.Context(), req)
+	if want := "upload what the host lacks of shop:1 at " + short(one); err != nil || !strings.Contains(plan.String(), want) {
+		t.Errorf("the plan before it, %v:\n%s\nwant %s", err, plan, want)
+	}
 	deploy("1")
 	whole := p.loaded.Swap(0)
 	if whole < 50_000 {
@@ -210,9 +216,8 @@ func TestUploadSendsOnlyWhatAHostLacks(t *testing.T) {
 	}
 
 	// Nothing differs, and a plan has no need to pack anything.
-	req := w.req
 	req.Version = "2"
-	plan, err := w.uploading(p).Plan(t.Context(), req)
+	plan, err = w.uploading(p).Plan(t.Context(), req)
 	if err != nil || plan.Changes() || plan.Digest != two {
 		t.Errorf("the plan after it: %v\n%s", err, plan)
 	}
@@ -364,7 +369,7 @@ func TestNeverMoreHostsPullAtOnceThanAreToldTo(t *testing.T) {
 	// Who waited first went first.
 	var waited []string
 	for _, e := range teal.events {
-		if e.Step == StepImage && e.Text == "waits: 2 hosts pull at a time" {
+		if e.Step == StepImage && e.Text == "waits for its turn to pull, 2 at a time" {
 			waited = append(waited, e.Host)
 		}
 	}

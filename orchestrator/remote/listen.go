@@ -73,8 +73,9 @@ func (l *listener) serve() {
 		if err != nil {
 			continue // whoever connected has gone again
 		}
+		ch := accepted.(ssh.Channel) // which has no deadlines, though it is a net.Conn
 		select {
-		case l.conns <- newForward(l.conn, accepted.(ssh.Channel), "tcp", accepted.RemoteAddr().String()):
+		case l.conns <- newForward(l.conn, ch, "tcp", accepted.RemoteAddr().String()):
 		case <-l.closed:
 			_ = accepted.Close()
 		}
