@@ -174,7 +174,8 @@ type Observation struct {
 	Holds Releases
 
 	// Open counts, by member, the requests and tunnels that the proxy itself
-	// has open to a slot at this moment; nil: this kind of proxy cannot tell.
+	// has open to a slot at this moment, but for those of workers that leave;
+	// nil: this kind of proxy cannot tell.
 	Open map[string]map[Slot]int
 }
 

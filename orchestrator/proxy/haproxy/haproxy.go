@@ -25,7 +25,8 @@
 // other.
 //
 // The admin socket's yes is not the proof. The proof is what haproxy answers
-// at /.teal/slot on the stable port, by the variable that routes the request.
+// at /.teal/slot on the stable port: the variable that routes the request, and
+// the names of the releases in both slots, out of a second map.
 // An app that speaks no HTTP cannot be asked there: the expression that routes
 // it answers for it in the same process, on a unix socket in the app's folder.
 //
@@ -40,6 +41,11 @@
 // It is believed when the new workers answer with the new generation, else the
 // former file is put back. It loses no request where the frontends have
 // `option idle-close-on-response`; Check warns where one has not.
+//
+// What haproxy itself counts as open to a slot is exact, and is shown. But after
+// a reload it leaves out what the former workers still carry, so that a teardown
+// goes by the sockets on the server: those see everybody, and haproxy's idle
+// ones, which last up to seven seconds, are gone before the usual delay is over.
 //
 // The boundary: TLS, names and certificates are the user's frontend. The host
 // needs a POSIX shell, the tools of coreutils or busybox, /proc, and haproxy

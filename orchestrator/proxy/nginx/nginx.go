@@ -13,7 +13,8 @@
 //
 // What is on disk is the truth. The proof is what nginx itself answers at
 // /.teal/slot on a member's stable port: a file out of the folder that the links
-// lead to, read by the very workers that route.
+// lead to, with the share and the releases in both slots, read by the very
+// workers that route.
 //
 // A request never comes back because one member cannot take it. For a member
 // that is off another one stands in, chosen evenly before anything is sent. A
