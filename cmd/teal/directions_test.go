@@ -18,7 +18,7 @@ var directions = []struct {
 	folder string
 	may    []string
 }{
-	{"cmd", []string{"inventory", "orchestrator", "plugins"}},
+	{"cmd", []string{"inventory", "orchestrator", "plugins", "examples/runtimes"}}, // the examples are the skeletons
 	{"inventory/tomlfile", nil},
 	{"inventory", []string{"inventory/tomlfile"}},
 	{"orchestrator/spec", []string{"inventory"}},

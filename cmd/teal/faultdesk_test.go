@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +21,8 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/teal-deploy/teal/plugins/loader"
 )
 
 // A desk is an operator's, with an app file, an inventory and a plugin; below
@@ -144,7 +148,8 @@ func (d *desk) serve() error {
 	return d.inventory(port)
 }
 
-// plugin puts the plugin in its place, in that of the one before.
+// plugin puts the plugin in its place, in that of the one before, and agrees to
+// it.
 func (d *desk) plugin(tr trouble, protocol string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -166,7 +171,11 @@ func (d *desk) plugin(tr trouble, protocol string) error {
 	if err := errors.Join(os.RemoveAll(folder), os.Mkdir(folder, 0o755)); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(folder, "teal-runtime-mine"+suffix), []byte(text), cmp.Or(tr.mode, 0o755))
+	sum := sha256.Sum256([]byte(text))
+	return errors.Join(
+		os.WriteFile(filepath.Join(folder, "teal-runtime-mine"+suffix), []byte(text), cmp.Or(tr.mode, 0o755)),
+		loader.Accept(d.dir, loader.Found{Name: "mine", SHA256: hex.EncodeToString(sum[:])}, ""),
+	)
 }
 
 // command is a deployment that has not begun.

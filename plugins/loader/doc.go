@@ -23,7 +23,7 @@
 // Find looks for plugins that others have made, in a fixed list of folders and
 // never in PATH, and refuses what somebody but the operator and root could have
 // changed. A project's lock file, .teal/plugins.lock, holds what its people have
-// agreed to run; see Accept.
+// agreed to run: Accept writes it, and Find refuses what differs from it.
 //
 // A program may also speak the protocol Exec, lines of JSON, one process for
 // each call: see plugins/internal/execruntime.

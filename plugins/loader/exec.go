@@ -9,11 +9,12 @@ import (
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/internal/execruntime"
 	"github.com/teal-deploy/teal/plugins/internal/fault"
+	"github.com/teal-deploy/teal/plugins/internal/wire"
 )
 
-// describe asks the program what it can do. There is no process between calls;
+// describe asks the program what it can do, and returns what it said. There is no process between calls;
 // before each the program is verified again.
-func (p *Plugin) describe(ctx context.Context, path string) (plugins.Runtime, error) {
+func (p *Plugin) describe(ctx context.Context, path string) (plugins.Runtime, *wire.Capabilities, error) {
 	limit := cmp.Or(p.spec.StartTimeout, defaultStartTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
 	defer cancel()
@@ -29,8 +30,8 @@ func (p *Plugin) describe(ctx context.Context, path string) (plugins.Runtime, er
 		log := p.spec.Log.With("plugin", p.spec.Name)
 		about.Log = func(line string) { log.Info(line) }
 	}
-	rt, err := execruntime.New(ctx, about)
-	return rt, startError(err)
+	rt, caps, err := execruntime.New(ctx, about)
+	return rt, caps, startError(err)
 }
 
 // startError says why a program is no plugin in the words of one that keeps its

@@ -26,6 +26,7 @@ type instance struct {
 	client  *goplugin.Client
 	process *process
 	runtime plugins.Runtime
+	caps    *wire.Capabilities
 	broken  atomic.Bool // a call has found the connection broken
 }
 
@@ -105,7 +106,7 @@ func (i *instance) connect(ctx context.Context, settings map[string]any) error {
 	case err != nil:
 		return err
 	}
-	i.runtime = client.Runtime()
+	i.runtime, i.caps = client.Runtime(), client.Capabilities()
 	return nil
 }
 

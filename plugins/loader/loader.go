@@ -67,6 +67,7 @@ type Plugin struct {
 	keeper  *keeper
 	each    plugins.Runtime // starts a process for each call; nil: live serves them
 	runtime plugins.Runtime // a guard
+	caps    *wire.Capabilities
 	once    sync.Once
 	err     error
 
@@ -106,21 +107,16 @@ func Start(ctx context.Context, spec Spec) (*Plugin, error) {
 }
 
 func (p *Plugin) start(ctx context.Context, path string) error {
-	var rt plugins.Runtime
+	var err error
 	if p.spec.Protocol == Exec {
-		var err error
-		if rt, err = p.describe(ctx, path); err != nil {
-			return err
-		}
-		p.each = rt
-	} else {
-		live, err := p.launch(ctx, path)
-		if err != nil {
-			return err
-		}
-		p.live, rt = live, live.runtime
+		p.each, p.caps, err = p.describe(ctx, path)
+	} else if p.live, err = p.launch(ctx, path); err == nil {
+		p.caps = p.live.caps
 	}
-	p.runtime = wire.Limit(&guard{p}, wire.Abilities(rt))
+	if err != nil {
+		return err
+	}
+	p.runtime = wire.Limit(&guard{p}, p.caps)
 	return nil
 }
 
@@ -186,6 +182,14 @@ func failed(spec Spec, kind plugins.Kind, err error) error {
 // of, is an error of kind Unavailable with the plugin's last lines; an answer
 // about something else than what was asked is one of kind Invalid.
 func (p *Plugin) Runtime() plugins.Runtime { return p.runtime }
+
+// Version returns what the plugin calls itself, "" when it has no name for it.
+func (p *Plugin) Version() string { return p.caps.GetVersion() }
+
+// Abilities returns the names of the optional interfaces of package plugins
+// that the runtime has: "restart", "restart-policy", "logs", "local-commands"
+// and "settings".
+func (p *Plugin) Abilities() []string { return p.caps.Names() }
 
 // PID returns the process id of the plugin, 0 when each call has a process of
 // its own.

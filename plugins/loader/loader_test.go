@@ -170,9 +170,13 @@ func TestPluginStartsWhereTemporaryFilesAreTooDeepForASocket(t *testing.T) {
 func TestRuntimeHasTheInterfacesOfThePlugin(t *testing.T) {
 	scratch(t)
 	for name, want := range map[string]bool{"full": true, "plain": false} {
-		rt := start(t, builtin(t, name)).Runtime()
+		p := start(t, builtin(t, name))
+		rt := p.Runtime()
 		if _, ok := rt.(plugins.Restarter); ok != want {
 			t.Errorf("%s is a Restarter: %v", name, ok)
+		}
+		if slices.Contains(p.Abilities(), "restart") != want {
+			t.Errorf("%s can %q", name, p.Abilities())
 		}
 		if _, ok := rt.(plugins.LogStreamer); ok {
 			t.Errorf("%s is a LogStreamer", name)

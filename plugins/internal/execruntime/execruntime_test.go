@@ -37,7 +37,7 @@ func program(t *testing.T, body string) (p Program, dir string) {
 
 func open(t *testing.T, p Program) plugins.Runtime {
 	t.Helper()
-	rt, err := New(t.Context(), p)
+	rt, _, err := New(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestAbilitiesAreThoseThatTheProgramTells(t *testing.T) {
 		t.Error("it is a Restarter")
 	}
 	p.Settings = map[string]any{"level": 1}
-	if _, err := New(t.Context(), p); err == nil || err.Error() != "settings: the plugin mine takes none" {
+	if _, _, err := New(t.Context(), p); err == nil || err.Error() != "settings: the plugin mine takes none" {
 		t.Error(err)
 	}
 	for body, want := range map[string]string{
@@ -222,7 +222,7 @@ func TestAbilitiesAreThoseThatTheProgramTells(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "describe"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := New(t.Context(), p); err == nil || err.Error() != want {
+		if _, _, err := New(t.Context(), p); err == nil || err.Error() != want {
 			t.Errorf("the error is %v, not %s", err, want)
 		}
 	}
@@ -254,11 +254,11 @@ func TestWhatGoesWrongIsToldInOneLine(t *testing.T) {
 		t.Error(err)
 	}
 	p.Argv[1] += "-missing"
-	if _, err := New(t.Context(), p); !errors.Is(err, plugins.Unavailable) {
+	if _, _, err := New(t.Context(), p); !errors.Is(err, plugins.Unavailable) {
 		t.Error(err)
 	}
 	p.Path = "/no/such/shell"
-	if _, err := New(t.Context(), p); err == nil || !strings.Contains(err.Error(), "plugin mine does not start") {
+	if _, _, err := New(t.Context(), p); err == nil || !strings.Contains(err.Error(), "plugin mine does not start") {
 		t.Error(err)
 	}
 }

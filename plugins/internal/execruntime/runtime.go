@@ -30,9 +30,9 @@ type Program struct {
 }
 
 // New asks p what it can do and returns it as a runtime with exactly those
-// optional interfaces. What p has against its settings is a
+// optional interfaces, and what it said. What p has against its settings is a
 // *plugins.SettingError.
-func New(ctx context.Context, p Program) (plugins.Runtime, error) {
+func New(ctx context.Context, p Program) (plugins.Runtime, *wire.Capabilities, error) {
 	rt := &runtime{program: p}
 	if rt.program.Settings == nil {
 		rt.program.Settings = map[string]any{}
@@ -41,17 +41,18 @@ func New(ctx context.Context, p Program) (plugins.Runtime, error) {
 		Protocol int      `json:"protocol"`
 		Calls    []string `json:"calls"`
 		Settings bool     `json:"settings"`
+		Plugin   string   `json:"plugin_version"`
 	}
 	if err := rt.call(ctx, nil, "describe", request{Call: "describe"}, streams{}, &can); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if can.Protocol != 0 && can.Protocol != version {
-		return nil, &plugins.Error{Op: "describe", Kind: plugins.Unsupported, Err: fault.Skew(can.Protocol, version)}
+		return nil, nil, &plugins.Error{Op: "describe", Kind: plugins.Unsupported, Err: fault.Skew(can.Protocol, version)}
 	}
 	if len(p.Settings) > 0 && !can.Settings {
-		return nil, &plugins.SettingError{Err: fmt.Errorf("the plugin %s takes none", p.Name)}
+		return nil, nil, &plugins.SettingError{Err: fmt.Errorf("the plugin %s takes none", p.Name)}
 	}
-	caps := &wire.Capabilities{}
+	caps := &wire.Capabilities{Settings: can.Settings, Version: can.Plugin}
 	for _, call := range can.Calls {
 		switch call {
 		case "restart":
@@ -63,10 +64,10 @@ func New(ctx context.Context, p Program) (plugins.Runtime, error) {
 		case "local-commands":
 			caps.LocalCommands = true
 		default:
-			return nil, &plugins.Error{Op: "describe", Kind: plugins.Unsupported, Err: fmt.Errorf("there is no optional call %q", call)}
+			return nil, nil, &plugins.Error{Op: "describe", Kind: plugins.Unsupported, Err: fmt.Errorf("there is no optional call %q", call)}
 		}
 	}
-	return wire.Limit(rt, caps), nil
+	return wire.Limit(rt, caps), caps, nil
 }
 
 type runtime struct{ program Program }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime/debug"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -37,6 +38,7 @@ func (s *server) Configure(ctx context.Context, req *ConfigureRequest) (*Capabil
 	s.hosts = NewHostsServiceClient(conn)
 	s.mu.Unlock()
 	caps := Abilities(s.rt)
+	caps.Version = versionOf(s.rt)
 	if rt, ok := s.rt.(plugins.Configurer); ok {
 		settings, err := unmarshalSettings(req.GetSettings())
 		if err == nil {
@@ -45,6 +47,19 @@ func (s *server) Configure(ctx context.Context, req *ConfigureRequest) (*Capabil
 		caps.Settings, caps.Error = true, encodeError(err)
 	}
 	return caps, nil
+}
+
+// versionOf is what the author calls the program, or what go build does; "" when
+// nobody has a name for it.
+func versionOf(rt plugins.Runtime) string {
+	if v, ok := rt.(plugins.Versioner); ok {
+		return v.Version()
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "(devel)" {
+		return ""
+	}
+	return info.Main.Version
 }
 
 // Cancel implements RuntimeService.

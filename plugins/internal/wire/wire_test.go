@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/plugintest"
@@ -621,5 +622,37 @@ func TestWhatWasWrittenBeforeCloseArrives(t *testing.T) {
 	}()
 	if err := c.Remove(t.Context(), plugintest.Local("web1"), ""); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEveryCapabilityHasAName notices one that was added to the protocol alone.
+func TestEveryCapabilityHasAName(t *testing.T) {
+	fields := (&Capabilities{}).ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		if field.Kind() != protoreflect.BoolKind {
+			continue
+		}
+		caps := &Capabilities{}
+		caps.ProtoReflect().Set(field, protoreflect.ValueOfBool(true))
+		if names := caps.Names(); len(names) != 1 {
+			t.Errorf("%s is told as %q", field.Name(), names)
+		}
+	}
+	if names := (&Capabilities{}).Names(); len(names) != 0 {
+		t.Errorf("none is told as %q", names)
+	}
+}
+
+type versioned struct{ plugins.Runtime }
+
+func (versioned) Version() string { return "1.2.3" }
+
+func TestPluginTellsItsVersion(t *testing.T) {
+	if got := across(t, versioned{}).Capabilities().GetVersion(); got != "1.2.3" {
+		t.Errorf("it says %q", got)
+	}
+	if got := across(t, struct{ plugins.Runtime }{}).Capabilities().GetVersion(); got != "" {
+		t.Errorf("a program without a version says %q", got)
 	}
 }
