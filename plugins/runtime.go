@@ -12,6 +12,10 @@ import (
 // with the same arguments and then leaves the same state: that is how a
 // deployment continues after a lost connection. A Runtime keeps nothing
 // between calls; what it must remember stands in labels on the containers.
+//
+// A call has a minute, five where it makes, restarts or ends a container, and an
+// hour in Pull; Exec has the time that its caller gives. Then ctx ends, and a
+// runtime that does not return soon loses the host.
 type Runtime interface {
 	// Probe asks whether the runtime works on h. It changes nothing. An
 	// error says what is missing and what cures it: kind Denied for missing

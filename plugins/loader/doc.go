@@ -28,5 +28,10 @@
 // A program may also speak the protocol Exec, lines of JSON, one process for
 // each call: see plugins/internal/execruntime.
 //
+// What it costs, by bench_test.go on two busy cores: with GRPC 60 to 80 ms to
+// start and end a plugin, 0.1 to 0.2 ms for a call, 24 ms for a megabyte to a
+// command on the host and back, which is nine times that of a runtime in teal's
+// own process; with Exec 11 ms, 2 ms, and 6 ms, which is little more than twice.
+//
 // The library is hashicorp/go-plugin; see plugins/internal/wire.
 package loader

@@ -12,8 +12,8 @@ import (
 	"github.com/teal-deploy/teal/plugins/internal/wire"
 )
 
-// describe asks the program what it can do, and returns what it said. There is no process between calls;
-// before each the program is verified again.
+// describe asks the program what it can do, and returns what it said. There is
+// no process between calls; before each the program is verified again.
 func (p *Plugin) describe(ctx context.Context, path string) (plugins.Runtime, *wire.Capabilities, error) {
 	limit := cmp.Or(p.spec.StartTimeout, defaultStartTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
