@@ -28,10 +28,10 @@
 // A program may also speak the protocol Exec, lines of JSON, one process for
 // each call: see plugins/internal/execruntime.
 //
-// What it costs, by bench_test.go on two busy cores: with GRPC 60 to 80 ms to
-// start and end a plugin, 0.1 to 0.2 ms for a call, 24 ms for a megabyte to a
-// command on the host and back, which is nine times that of a runtime in teal's
-// own process; with Exec 11 ms, 2 ms, and 6 ms, which is little more than twice.
+// What it costs, by bench_test.go on two cores that had other work: with GRPC
+// 26 ms to start and end a plugin, 0.14 ms for a call, 1.6 times a runtime in
+// teal's own process to run a command on the host, 6 times to send a megabyte
+// there and back (12 ms); with Exec 2.6 ms, 1.1 ms, 2.3 times and 1.7 times.
 //
 // The library is hashicorp/go-plugin; see plugins/internal/wire.
 package loader
