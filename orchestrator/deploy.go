@@ -220,6 +220,9 @@ func (r *run) resolveLogins(ctx context.Context, hosts []*hostRun) error {
 func (r *run) conceal(values []string) {
 	r.concealed = append(r.concealed, values...)
 	r.redact = newRedactor(r.concealed)
+	if r.d.Redacts != nil {
+		r.d.Redacts(r.redact.text)
+	}
 }
 
 // decide observes every host that was reached, resolves what the release

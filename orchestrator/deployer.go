@@ -41,6 +41,10 @@ type Deployer struct {
 	PID     int         // of this process, for whoever finds the lock held
 	Images  string      // the folder of image.Local on the operator's machine; "": none
 
+	// Redacts is handed what blacks secrets out of a text as soon as a run knows
+	// them, for what is logged beside Emit; nil: nobody asks.
+	Redacts func(redact func(string) string)
+
 	undoing   time.Duration // 0: undoLimit
 	switching time.Duration // 0: switchLimit
 	telling   time.Duration // 0: tellEvery

@@ -220,8 +220,8 @@ func (r *run) runLines(ctx context.Context, h *hostRun, c plugins.Container, lin
 			Args: []string{"sh", "-c", inFolder, "teal", folder, line}, Stdout: out, Stderr: out,
 		})
 		out.flush()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) { // whose text may say more
+			err = cause
 		}
 		if err != nil {
 			for _, l := range out.last {

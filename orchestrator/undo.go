@@ -45,7 +45,9 @@ func (r *run) undo(ctx context.Context, h *hostRun) {
 	r.keepLog(ctx, h)
 	err := r.neverRouted(ctx, h)
 	if err == nil {
-		err = r.removeRelease(ctx, h)
+		if err = r.removeRelease(ctx, h); err != nil {
+			err = fmt.Errorf("green is left behind, the next deployment removes it: %w", err)
+		}
 	}
 	if err != nil {
 		r.emit(Event{Host: h.inv.Name, Step: StepUndo, Status: StatusFailed, Err: err})

@@ -9,7 +9,7 @@
 //
 // A new ability is a new optional interface, found by assertion, never a new
 // method of Runtime: [Restarter], [RestartPolicySetter], [LogStreamer],
-// [LocalRemover] and [Configurer] exist today.
+// [LocalRemover], [Configurer] and [Versioner] exist today.
 //
 // An error that the caller may act on is an [*Error] with a [Kind], matched
 // with errors.Is on both sides of the process boundary.

@@ -18,7 +18,7 @@ var directions = []struct {
 	folder string
 	may    []string
 }{
-	{"cmd", []string{"inventory", "orchestrator", "plugins"}},
+	{"cmd", []string{"inventory", "orchestrator", "plugins", "examples/runtimes"}}, // the examples are the skeletons
 	{"inventory/tomlfile", nil},
 	{"inventory", []string{"inventory/tomlfile"}},
 	{"orchestrator/spec", []string{"inventory"}},
@@ -32,6 +32,7 @@ var directions = []struct {
 	{"plugins/docker", []string{"plugins", "plugins/internal/engine"}},
 	{"plugins/podman", []string{"plugins", "plugins/internal/engine"}},
 	{"plugins/internal/wire", []string{"plugins", "plugins/internal/duplex"}},
+	{"plugins/internal/fault", nil},
 	{"plugins/internal", []string{"plugins"}},
 	{"plugins/sdk", []string{"plugins", "plugins/internal/wire"}},
 	{"plugins/loader", []string{"plugins", "plugins/internal/wire"}},

@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	if _, ok := loader.BuiltinRequested(os.Args[1:]); ok { // as main does, whatever the program is called
 		main()
 	}
+	if serveFault(os.Args[1:]) {
+		return
+	}
 	testscript.Main(m, map[string]func(){"teal": main})
 }
 
@@ -299,9 +302,8 @@ func sshd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: sshd variable variable")
 	}
-	const program = "/usr/sbin/sshd"
-	if _, err := os.Stat(program); err != nil {
-		ts.Check(missing(of(ts).t, program))
+	if _, err := os.Stat(sshdProgram); err != nil {
+		ts.Check(missing(of(ts).t, sshdProgram))
 	}
 	if os.Getuid() == 0 {
 		ts.Check(os.MkdirAll("/run/sshd", 0o755)) // where it puts its unprivileged half
@@ -323,7 +325,7 @@ func sshd(ts *testscript.TestScript, neg bool, args []string) {
 		"PidFile none", "StrictModes no", "UsePAM no", "PermitRootLogin prohibit-password",
 		"PasswordAuthentication no", "KbdInteractiveAuthentication no", "SetEnv HOME=%[2]s", "",
 	}, "\n"), port, dir), 0o600))
-	start(ts, fmt.Sprintf("127.0.0.1:%d", port), program, "-D", "-e", "-f", config)
+	start(ts, fmt.Sprintf("127.0.0.1:%d", port), sshdProgram, "-D", "-e", "-f", config)
 	out, err := exec.Command("ssh-keygen", "-l", "-f", filepath.Join(dir, "host.pub")).Output()
 	ts.Check(err)
 	me, err := user.Current()
@@ -332,6 +334,8 @@ func sshd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], strconv.Itoa(port))
 	ts.Setenv(args[1], strings.Fields(string(out))[1])
 }
+
+const sshdProgram = "/usr/sbin/sshd"
 
 func keygen(args ...string) error {
 	if out, err := exec.Command("ssh-keygen", args...).CombinedOutput(); err != nil {
@@ -359,13 +363,21 @@ func start(ts *testscript.TestScript, address string, args ...string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	if err := listens(address); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		ts.Fatalf("%s: %v: %s", args[0], err, said.String())
+	}
+}
+
+// listens returns when somebody listens on address.
+func listens(address string) error {
+	var err error
 	for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", address); err == nil {
-			_ = conn.Close()
-			return
+		var conn net.Conn
+		if conn, err = net.Dial("tcp", address); err == nil {
+			return conn.Close()
 		}
 	}
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	ts.Fatalf("%s does not listen: %s", args[0], said.String())
+	return err
 }

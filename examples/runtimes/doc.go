@@ -4,14 +4,17 @@
 //
 //   - hello is the smallest.
 //
-//   - process needs no container engine: an app is a process on the host. It is
-//     a module of its own, as yours would be.
+//   - process needs no container engine: an app is a process on the host, which
+//     process.sh keeps alive there.
 //
-//   - shell drives any engine whose client takes docker's arguments. It is a
-//     shell script, without gRPC: see plugins/internal/execruntime.
+//   - shell has two shell scripts, without gRPC: one drives any engine whose
+//     client takes docker's arguments, the other one is process once more. See
+//     plugins/internal/execruntime.
 //
-//   - python speaks the protocol itself, in a language that has no SDK: its
-//     teal_runtime.py says what that takes, and can be taken along.
+//   - python is process in a language that has no SDK, and speaks the protocol
+//     itself: its teal_runtime.py says what that takes, and can be taken along.
 //
-// Each folder is a program of its own: copy one, and begin.
+// The three of process are the skeletons that teal plugins new writes: see
+// NewSkeleton. They are kept here and nowhere else, so that what an author
+// begins with is what the tests run.
 package runtimes

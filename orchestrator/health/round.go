@@ -81,7 +81,7 @@ func (p *prober) container(ctx context.Context) (plugins.Container, *Error) {
 	switch {
 	case errors.Is(err, plugins.NotFound):
 		return fail(true, "it is gone")
-	case errors.Is(err, plugins.Lost):
+	case errors.Is(err, plugins.Lost), errors.Is(err, plugins.Invalid):
 		return fail(true, "%v", err)
 	case err != nil && limited.Err() != nil:
 		return fail(false, "the runtime gave no answer within %s", p.test.Timeout)

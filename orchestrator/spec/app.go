@@ -183,6 +183,7 @@ type Plugin struct {
 	Path     string         `json:"path,omitempty"`     // a relative one begins at File.Dir; empty: in the folders of plugins
 	SHA256   string         `json:"sha256,omitempty"`   // of the program, in hexadecimal; there when Path is
 	Protocol string         `json:"protocol,omitempty"` // grpc or exec; empty: by the name of the program
+	Timeout  time.Duration  `json:"timeout,omitempty"`  // of a call; 0: the loader's own
 	Settings map[string]any `json:"settings,omitempty"` // the plugin's own
 }
 

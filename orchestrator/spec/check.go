@@ -268,5 +268,8 @@ func (c *checker) plugins() {
 		}
 		c.text(key+".sha256", p.SHA256, matching(sumExpr, "a SHA-256 sum", "64 of 0-9 and a-f, as sha256sum prints them"))
 		c.text(key+".protocol", p.Protocol, oneOf([]string{"grpc", "exec"}))
+		if c.doc.Has(key + ".timeout") {
+			c.positive(key+".timeout", p.Timeout)
+		}
 	}
 }

@@ -188,6 +188,9 @@ func (r *renderer) plugins(plugins map[string]Plugin) {
 		r.put("path", p.Path)
 		r.put("sha256", p.SHA256)
 		r.put("protocol", p.Protocol)
+		if p.Timeout > 0 {
+			r.put("timeout", short(p.Timeout))
+		}
 		r.put("settings", p.Settings)
 	}
 }

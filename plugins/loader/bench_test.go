@@ -41,9 +41,15 @@ func grpcPlugin(b *testing.B) loader.Spec {
 	return spec
 }
 
-// eachRuntime runs a benchmark without a hop, and with one of each protocol.
+// eachRuntime runs a benchmark without a hop, and with one of each protocol,
+// which it compares with the first.
 func eachRuntime(b *testing.B, run func(*testing.B, plugins.Runtime)) {
-	b.Run("in process", func(b *testing.B) { run(b, &full{}) })
+	var alone float64 // nanoseconds
+	each := func(b *testing.B) float64 { return float64(b.Elapsed()) / float64(b.N) }
+	b.Run("in process", func(b *testing.B) {
+		run(b, &full{})
+		alone = each(b)
+	})
 	for name, spec := range map[string]func(*testing.B) loader.Spec{"grpc": grpcPlugin, "exec": execPlugin} {
 		b.Run(name, func(b *testing.B) {
 			p, err := loader.Start(b.Context(), spec(b))
@@ -52,6 +58,9 @@ func eachRuntime(b *testing.B, run func(*testing.B, plugins.Runtime)) {
 			}
 			defer p.Close()
 			run(b, p.Runtime())
+			if alone > 0 {
+				b.ReportMetric(each(b)/alone, "x-in-process")
+			}
 		})
 	}
 }

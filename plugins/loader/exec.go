@@ -5,33 +5,50 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/internal/execruntime"
+	"github.com/teal-deploy/teal/plugins/internal/fault"
+	"github.com/teal-deploy/teal/plugins/internal/wire"
 )
 
-// startExec asks the program what it can do. There is no process between
-// calls; before each the program is verified again.
-func startExec(ctx context.Context, spec Spec, path, dir string) (*Plugin, error) {
-	limit := cmp.Or(spec.StartTimeout, defaultStartTimeout)
+// describe asks the program what it can do, and returns what it said. There is no process between calls;
+// before each the program is verified again.
+func (p *Plugin) describe(ctx context.Context, path string) (plugins.Runtime, *wire.Capabilities, error) {
+	limit := cmp.Or(p.spec.StartTimeout, defaultStartTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
 	defer cancel()
-	log := spec.Log.With("plugin", spec.Name)
-	rt, err := execruntime.New(ctx, execruntime.Program{
-		Name: spec.Name, Path: path, Argv: spec.Cmd, Env: environment(dir), Settings: spec.Settings,
+	about := execruntime.Program{
+		Name: p.spec.Name, Path: path, Argv: p.spec.Cmd, Env: environment(p.dir), Settings: p.spec.Settings,
 		Verify: func() error {
-			_, err := program(spec)
+			_, err := program(p.spec)
 			return err
 		},
-		Log: func(line string) { log.Info(line) },
-	})
-	if err == nil {
-		return &Plugin{runtime: rt, dir: dir}, nil
+		Started: p.keeper.started,
 	}
-	_ = os.RemoveAll(dir)
-	if _, ok := errors.AsType[*plugins.SettingError](err); ok {
-		return nil, failed(spec, plugins.Invalid, err)
+	if p.spec.Log != nil {
+		log := p.spec.Log.With("plugin", p.spec.Name)
+		about.Log = func(line string) { log.Info(line) }
 	}
-	return nil, failed(spec, plugins.Unavailable, err)
+	rt, caps, err := execruntime.New(ctx, about)
+	return rt, caps, startError(err)
+}
+
+// startError says why a program is no plugin in the words of one that keeps its
+// process.
+func startError(err error) error {
+	what, said := "", ""
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		what, said = "it "+f.What, f.Said
+	} else if late, ok := errors.AsType[*execruntime.CancelledError](err); ok {
+		what, said = late.Error(), late.Said
+	} else if e, ok := errors.AsType[*plugins.Error](err); ok && e.Err != nil {
+		return e.Err
+	} else {
+		return err
+	}
+	if said != "" {
+		what += ": " + said
+	}
+	return errors.New(what)
 }

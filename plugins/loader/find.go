@@ -27,12 +27,16 @@ type FindOptions struct {
 	// Path is where the app file says that the plugin is; then nowhere else is
 	// looked. A relative one begins at Project.
 	Path     string
-	SHA256   string   // that the app file wants, in hexadecimal; "": any
+	SHA256   string   // that the app file wants, in hexadecimal; "": any, or what the lock file says
 	Protocol Protocol // that the app file wants; "": by the file's name
 
 	Project string // the folder of the app file; "": none
 	User    string // the operator's folder of data; "": $XDG_DATA_HOME or ~/.local/share
 	System  string // "": /usr/local/lib
+
+	// Changed takes a plugin that is not what the project's lock file says, for
+	// whoever is about to accept it.
+	Changed bool
 }
 
 // Found is a plugin that may be trusted as far as its file tells.
@@ -42,6 +46,7 @@ type Found struct {
 	SHA256   string   `json:"sha256"`
 	Protocol Protocol `json:"protocol"`
 	Origin   Origin   `json:"origin"`
+	Locked   bool     `json:"locked"` // the app file or the project's lock file names this content
 	// Err is why the plugin is refused; only List has any.
 	Err error `json:"-"`
 }
@@ -79,8 +84,8 @@ func Find(name string, opts FindOptions) (Found, error) {
 }
 
 func find(name string, opts FindOptions) (Found, error) {
-	if !nameExpr().MatchString(name) {
-		return Found{}, refusal(plugins.Invalid, "a name is a-z, 0-9, '-' and '_', not %q", name)
+	if err := CheckName(name); err != nil {
+		return Found{}, err
 	}
 	if opts.Path != "" {
 		path := opts.Path
@@ -106,16 +111,21 @@ func find(name string, opts FindOptions) (Found, error) {
 
 // List returns the plugins of all folders, those that Find would return and
 // those that are refused, with Err set, sorted by name. A plugin that another
-// of the same name hides is not in it.
+// of the same name hides is not in it. An error, of kind Denied, tells of the
+// folders that cannot be read; the list has what is in the others.
 func List(opts FindOptions) ([]Found, error) {
 	seen := map[string]bool{}
 	var list []Found
+	var unread []error
 	for _, place := range opts.places() {
+		if dir, err := filepath.Abs(place.dir); err == nil {
+			place.dir = dir
+		}
 		entries, err := os.ReadDir(place.dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
-			return nil, &plugins.Error{Op: "list plugins", Kind: plugins.Denied, Err: err}
+			unread = append(unread, &plugins.Error{Op: "list plugins", Kind: plugins.Denied, Err: err})
 		}
 		for _, e := range entries {
 			file, ok := strings.CutPrefix(e.Name(), prefix)
@@ -133,7 +143,7 @@ func List(opts FindOptions) ([]Found, error) {
 		}
 	}
 	slices.SortFunc(list, func(a, b Found) int { return strings.Compare(a.Name, b.Name) })
-	return list, nil
+	return list, errors.Join(unread...)
 }
 
 // nameExpr is what the app file takes for a runtime.
@@ -176,12 +186,30 @@ func inspect(name, path string, origin Origin, opts FindOptions) (Found, error) 
 	if f.SHA256, err = sum(path); err != nil {
 		return Found{}, refusal(plugins.Denied, "%w", err)
 	}
-	if opts.Project != "" {
-		if err := locked(opts.Project, f); err != nil {
+	switch {
+	case opts.SHA256 != "": // which Find compares: the app file is its own lock
+		f.Locked = true
+	case opts.Project != "" && !opts.Changed:
+		if f.Locked, err = locked(opts.Project, f); err != nil {
 			return Found{}, err
 		}
 	}
 	return f, nil
+}
+
+// NameOf returns the name that the file of a plugin stands for.
+func NameOf(path string) string {
+	name := strings.TrimPrefix(filepath.Base(path), prefix)
+	return strings.TrimSuffix(strings.TrimSuffix(name, execSuffix), ".sh")
+}
+
+// CheckName returns an error of kind Invalid when a plugin cannot have that
+// name.
+func CheckName(name string) error {
+	if nameExpr().MatchString(name) {
+		return nil
+	}
+	return refusal(plugins.Invalid, "a name is a-z, 0-9, '-' and '_', up to 64 of them, not %q", name)
 }
 
 func protocolOf(path string) Protocol {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/loader"
+	"github.com/teal-deploy/teal/plugins/plugintest"
 )
 
 // folders are those that plugins are looked for in, all below one of the test.
@@ -67,7 +68,7 @@ func TestFindLooksInOrder(t *testing.T) {
 	opts.Path = "own/runtime.sh"
 	find(opts, loader.Found{Path: path, SHA256: sum, Protocol: loader.Exec, Origin: loader.FromFile})
 	opts.Path, opts.SHA256, opts.Protocol = path, strings.ToUpper(sum), loader.GRPC
-	find(opts, loader.Found{Path: path, SHA256: sum, Protocol: loader.GRPC, Origin: loader.FromFile})
+	find(opts, loader.Found{Path: path, SHA256: sum, Protocol: loader.GRPC, Origin: loader.FromFile, Locked: true})
 }
 
 func TestFindLooksAtTheOperatorsData(t *testing.T) {
@@ -165,6 +166,22 @@ func TestFindRefusesWhatOthersMayChange(t *testing.T) {
 		if _, err := loader.Find(name, loader.FindOptions{}); !errors.Is(err, plugins.Invalid) {
 			t.Errorf("%q: %v", name, err)
 		}
+		if err := loader.CheckName(name); !errors.Is(err, plugins.Invalid) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	if err := loader.CheckName("wasm_2-b"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNameOfAFile(t *testing.T) {
+	for path, want := range map[string]string{
+		"/a/teal-runtime-wasm": "wasm", "teal-runtime-wasm.exec": "wasm", "./wasm.sh": "wasm", "/b/Wasm": "Wasm",
+	} {
+		if got := loader.NameOf(path); got != want {
+			t.Errorf("%s is %q, not %q", path, got, want)
+		}
 	}
 }
 
@@ -188,7 +205,7 @@ func relink(t *testing.T, to, path string) {
 func TestFoundPluginIsPinned(t *testing.T) {
 	scratch(t)
 	opts, root := folders(t)
-	path, sum := put(t, "#!/bin/sh\n"+`read -r request; echo '{"result":{"name":"found","version":"1"}}'`+"\n", root, "user/teal/plugins/teal-runtime-wasm.exec")
+	path, sum := put(t, "#!/bin/sh\n"+`read -r request; echo '{"result":{"plugin_version":"1","calls":["logs"],"settings":true}}'`+"\n", root, "user/teal/plugins/teal-runtime-wasm.exec")
 	f, err := loader.Find("wasm", opts)
 	if err != nil {
 		t.Fatal(err)
@@ -200,10 +217,13 @@ func TestFoundPluginIsPinned(t *testing.T) {
 	if p.PID() != 0 {
 		t.Errorf("it has the process %d", p.PID())
 	}
+	if diff := cmp.Diff([]string{"logs", "settings"}, p.Abilities()); diff != "" || p.Version() != "1" {
+		t.Errorf("version %q, %s", p.Version(), diff)
+	}
 	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Runtime().Remove(t.Context(), nil, "c1"); !errors.Is(err, plugins.Denied) {
+	if err := p.Runtime().Remove(t.Context(), plugintest.Local("web1"), "c1"); !errors.Is(err, plugins.Denied) {
 		t.Errorf("changed between two calls: %v", err)
 	}
 }
@@ -216,15 +236,24 @@ func TestLockFileRefusesAChangedPlugin(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := loader.Find("wasm", opts); err != nil {
-		t.Fatal(err)
+	if f, err := loader.Find("wasm", opts); err != nil || !f.Locked {
+		t.Fatalf("%+v, %v", f, err)
 	}
 	_, after := put(t, "two", path)
 	_, err := loader.Find("wasm", opts)
-	lock := filepath.Join(opts.Project, ".teal", "plugins.lock")
-	want := "find plugin wasm: " + path + " has changed: " + lock + " has version 1.0 " + before + ", the file is " + after + ": accept it if you know why"
+	lock := loader.LockPath(opts.Project)
+	want := "find plugin wasm: " + path + " has changed: " + lock + " has version 1.0 " + before + ", the file is " + after +
+		": if you know why, accept it with: teal plugins lock wasm"
 	if !errors.Is(err, plugins.Denied) || err.Error() != want {
 		t.Errorf("the error is %v\nnot %s", err, want)
+	}
+	pinned, changed := opts, opts
+	pinned.SHA256, changed.Changed = after, true
+	if f, err := loader.Find("wasm", pinned); err != nil || !f.Locked {
+		t.Errorf("the app file wants it: %+v, %v", f, err)
+	}
+	if f, err := loader.Find("wasm", changed); err != nil || f.Locked || f.SHA256 != after {
+		t.Errorf("for whoever wants to accept it: %+v, %v", f, err)
 	}
 	if err := loader.Accept(opts.Project, loader.Found{Name: "wasm", SHA256: after}, "2.0"); err != nil {
 		t.Fatal(err)
@@ -266,5 +295,32 @@ func TestListHasWhatFindWouldReturnAndWhatIsRefused(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateErrors()); diff != "" || err != nil {
 		t.Errorf("%v, %s", err, diff)
+	}
+}
+
+func TestListGoesOnBehindAFolderThatCannotBeRead(t *testing.T) {
+	opts, root := folders(t)
+	put(t, "no folder", root, "user/teal/plugins")
+	path, sum := put(t, "c", root, "system/teal/plugins/teal-runtime-c")
+	got, err := loader.List(opts)
+	want := []loader.Found{{Name: "c", Path: path, SHA256: sum, Protocol: loader.GRPC, Origin: loader.FromSystem}}
+	if diff := cmp.Diff(want, got); diff != "" || !errors.Is(err, plugins.Denied) || !strings.Contains(err.Error(), "user/teal/plugins") {
+		t.Errorf("%v, %s", err, diff)
+	}
+}
+
+func TestFileWithoutAnEntryInTheLockFileIsNew(t *testing.T) {
+	opts, root := folders(t)
+	put(t, "one", root, "project/.teal/plugins/teal-runtime-wasm")
+	if f, err := loader.Find("wasm", opts); err != nil || f.Locked {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
+func TestLockSaysVersionAndSum(t *testing.T) {
+	for want, l := range map[string]loader.Lock{"version 1.0 abc": {Version: "1.0", SHA256: "abc"}, "abc": {SHA256: "abc"}} {
+		if l.String() != want {
+			t.Errorf("%+v is %q", l, l.String())
+		}
 	}
 }

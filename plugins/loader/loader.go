@@ -1,23 +1,15 @@
 package loader
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
-	goplugin "github.com/hashicorp/go-plugin"
-	"github.com/hashicorp/go-plugin/runner"
-	"google.golang.org/grpc/status"
 
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/internal/wire"
@@ -32,14 +24,16 @@ const (
 	// closeTimeout is when Close stops listening to what a plugin left
 	// running: longer than go-plugin takes to end the plugin itself.
 	closeTimeout = 4 * time.Second
+	// mostAgain is how often a plugin that has died is started again.
+	mostAgain = 3
 )
 
 // A Spec says which plugin to start.
 type Spec struct {
-	Name   string   // for messages: the name of the runtime
-	Cmd    []string // program and arguments; a program without a slash is looked up in PATH
-	SHA256 string   // of the program, in hexadecimal; empty: not checked
-	Log    *slog.Logger
+	Name   string       // for messages: the name of the runtime
+	Cmd    []string     // program and arguments; a program without a slash is looked up in PATH
+	SHA256 string       // of the program, in hexadecimal; empty: not checked
+	Log    *slog.Logger // gets what the plugin writes; nil: nobody does
 
 	// Settings are for the plugin, as the app file has them: what TOML can
 	// hold.
@@ -50,6 +44,11 @@ type Spec struct {
 
 	// StartTimeout bounds the time to the plugin's first answer; 0: 10 s.
 	StartTimeout time.Duration
+
+	// CallTimeout bounds each call but Pull, which has an hour, and Exec, which
+	// has its caller's time. 0: five minutes for what makes, restarts or ends a
+	// container, one minute for the others.
+	CallTimeout time.Duration
 }
 
 // A Protocol is a way to speak with a plugin.
@@ -63,12 +62,19 @@ const (
 
 // A Plugin is a runtime in a process of its own.
 type Plugin struct {
-	client  *goplugin.Client
-	process *process
-	runtime plugins.Runtime
+	spec    Spec
 	dir     string
+	keeper  *keeper
+	each    plugins.Runtime // starts a process for each call; nil: live serves them
+	runtime plugins.Runtime // a guard
+	caps    *wire.Capabilities
 	once    sync.Once
 	err     error
+
+	mu     sync.Mutex // of what follows
+	live   *instance  // serves all calls; nil: each has a process of its own
+	again  int        // how often it was started anew
+	closed bool
 }
 
 // Start starts a plugin and returns when it has answered. An error tells what
@@ -85,28 +91,74 @@ func Start(ctx context.Context, spec Spec) (*Plugin, error) {
 	if err != nil {
 		return nil, failed(spec, plugins.Unavailable, err)
 	}
-	if spec.Log == nil {
-		spec.Log = slog.New(slog.DiscardHandler)
+	p := &Plugin{spec: spec, dir: dir}
+	if p.keeper, err = newKeeper(dir); err != nil {
+		return nil, failed(spec, plugins.Unavailable, errors.Join(err, os.RemoveAll(dir)))
 	}
-	if spec.Protocol == Exec {
-		return startExec(ctx, spec, path, dir)
-	}
-	p := &Plugin{dir: dir, process: newProcess(path, spec.Cmd, environment(dir))}
-	limit := cmp.Or(spec.StartTimeout, defaultStartTimeout)
-	p.client = goplugin.NewClient(p.config(spec, limit))
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
-	defer cancel()
-	if err := p.connect(ctx, spec.Settings); err != nil {
+	if err := p.start(ctx, path); err != nil {
 		_ = p.Close()
+		kind := plugins.Unavailable
 		if _, ok := errors.AsType[*plugins.SettingError](err); ok {
-			return nil, failed(spec, plugins.Invalid, err)
+			kind = plugins.Invalid
 		}
-		if last := p.process.tail.String(); last != "" {
-			err = fmt.Errorf("%w: %s", err, last)
-		}
-		return nil, failed(spec, plugins.Unavailable, err)
+		return nil, failed(spec, kind, err)
 	}
 	return p, nil
+}
+
+func (p *Plugin) start(ctx context.Context, path string) error {
+	var err error
+	if p.spec.Protocol == Exec {
+		p.each, p.caps, err = p.describe(ctx, path)
+	} else if p.live, err = p.launch(ctx, path); err == nil {
+		p.caps = p.live.caps
+	}
+	if err != nil {
+		return err
+	}
+	p.runtime = wire.Limit(&guard{p}, p.caps)
+	return nil
+}
+
+// current returns the runtime of the process that lives. One that has died is
+// started again for the next call: none is made twice, since each may be made
+// again, and whoever makes it looks at the host before. So what a deployment
+// has made can be removed although the plugin died of making it.
+func (p *Plugin) current(ctx context.Context) (plugins.Runtime, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return nil, fmt.Errorf("plugin %s has ended", p.spec.Name)
+	case p.each != nil:
+		return p.each, nil
+	case p.live.alive():
+		return p.live.runtime, nil
+	case p.again == mostAgain:
+		return nil, p.live.process.died(p.spec.Name)
+	}
+	p.again++
+	p.live.close()
+	path, err := program(p.spec)
+	if err != nil {
+		return nil, err
+	}
+	live, err := p.launch(ctx, path)
+	if err != nil {
+		return nil, failed(p.spec, plugins.Unavailable, err)
+	}
+	p.live = live
+	return live.runtime, nil
+}
+
+// said returns the last lines of the process that serves all calls.
+func (p *Plugin) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.live == nil {
+		return ""
+	}
+	return p.live.process.tail.String()
 }
 
 // socketRoot is where plugins have their sockets: dir, unless the path of a
@@ -123,112 +175,46 @@ func failed(spec Spec, kind plugins.Kind, err error) error {
 	return &plugins.Error{Op: "start plugin " + spec.Name, Kind: kind, Err: err}
 }
 
-func (p *Plugin) config(spec Spec, limit time.Duration) *goplugin.ClientConfig {
-	log := spec.Log.With("plugin", spec.Name)
-	return &goplugin.ClientConfig{
-		HandshakeConfig: wire.Handshake(),
-		VersionedPlugins: map[int]goplugin.PluginSet{
-			wire.Version: {wire.Name: &wire.Plugin{RuntimeName: spec.Name, Died: p.process.lastWords}},
-		},
-		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-		AutoMTLS:         true,
-		SkipHostEnv:      true,
-		GRPCDialOptions:  wire.DialOptions(),
-		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: p.dir},
-		// go-plugin gives a Cmd the operator's standard input whatever the Cmd
-		// says; a runner of our own takes from it the environment alone.
-		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
-			return p.process, p.process.prepare(cmd.Env)
-		},
-		StartTimeout: limit,
-		Logger:       hclogTo(log),
-		Stderr:       &p.process.tail,
-		SyncStdout:   lines(func(s string) { log.Info(s) }),
-		SyncStderr:   io.MultiWriter(&p.process.tail, lines(func(s string) { log.Info(s) })),
-	}
-}
-
-// connect starts the process and proves that it answers: the handshake alone
-// says nothing of the socket behind it.
-func (p *Plugin) connect(ctx context.Context, settings map[string]any) error {
-	// go-plugin knows no context, but it ends its waits when the process ends.
-	defer context.AfterFunc(ctx, func() { _ = p.process.Kill(ctx) })()
-	client, err := p.dispense()
-	if err != nil {
-		err = explain(err)
-	} else {
-		ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-		defer cancel()
-		err = client.Configure(ctx, settings)
-	}
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil:
-		return err
-	}
-	p.runtime = client.Runtime()
-	return nil
-}
-
-func (p *Plugin) dispense() (*wire.Client, error) {
-	protocol, err := p.client.Client()
-	if err != nil {
-		return nil, err
-	}
-	if err := protocol.Ping(); err != nil {
-		return nil, fmt.Errorf("it does not answer: %s", status.Convert(err).Message())
-	}
-	raw, err := protocol.Dispense(wire.Name)
-	if err != nil {
-		return nil, err
-	}
-	client, ok := raw.(*wire.Client)
-	if !ok {
-		return nil, fmt.Errorf("dispensed a %T", raw)
-	}
-	return client, nil
-}
-
-// explain makes one line of what go-plugin says: it goes on to guess at
-// reasons, and what the plugin wrote is a better one.
-func explain(err error) error {
-	first, _, _ := strings.Cut(err.Error(), "\n")
-	printed, ok := strings.CutPrefix(first, "Unrecognized remote plugin message: ")
-	switch {
-	case ok && printed != "":
-		return fmt.Errorf("it is no plugin of teal: it printed %.80q", printed)
-	case ok:
-		return errors.New("it ended before it became a plugin")
-	case first != err.Error():
-		return errors.New(first)
-	}
-	return err
-}
-
 // Runtime returns the plugin's runtime. It has exactly the optional
-// interfaces of package plugins that the runtime in the plugin has. A call on
-// a plugin that has died is an error of kind Unavailable with the plugin's
-// last words.
+// interfaces of package plugins that the runtime in the plugin has.
+//
+// A call that takes too long (see Spec.CallTimeout), or that the plugin dies
+// of, is an error of kind Unavailable with the plugin's last lines; an answer
+// about something else than what was asked is one of kind Invalid.
 func (p *Plugin) Runtime() plugins.Runtime { return p.runtime }
+
+// Version returns what the plugin calls itself, "" when it has no name for it.
+func (p *Plugin) Version() string { return p.caps.GetVersion() }
+
+// Abilities returns the names of the optional interfaces of package plugins
+// that the runtime has: "restart", "restart-policy", "logs", "local-commands"
+// and "settings".
+func (p *Plugin) Abilities() []string { return p.caps.Names() }
 
 // PID returns the process id of the plugin, 0 when each call has a process of
 // its own.
 func (p *Plugin) PID() int {
-	if p.process == nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.live == nil {
 		return 0
 	}
-	return p.process.pid()
+	return p.live.process.pid()
 }
 
 // Close ends the plugin, by force when it does not leave by itself within two
-// seconds, and removes its folder. It may be called more than once.
+// seconds, with all that it has started and not detached from its process
+// group, and removes its folder. It may be called more than once.
 func (p *Plugin) Close() error {
 	p.once.Do(func() {
-		if p.process != nil {
-			defer time.AfterFunc(closeTimeout, p.process.abandon).Stop()
-			p.client.Kill()
+		p.mu.Lock()
+		p.closed = true
+		live := p.live
+		p.mu.Unlock()
+		if live != nil {
+			live.close()
 		}
+		p.keeper.close()
 		p.err = os.RemoveAll(p.dir)
 	})
 	return p.err
@@ -247,16 +233,6 @@ func environment(dir string) []string {
 		}
 	}
 	return env
-}
-
-// lines calls a function for each line that is written.
-type lines func(string)
-
-func (emit lines) Write(p []byte) (int, error) {
-	for line := range strings.Lines(string(p)) {
-		emit(strings.TrimRight(line, "\r\n"))
-	}
-	return len(p), nil
 }
 
 // executable resolves a program to a path.

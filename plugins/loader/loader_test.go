@@ -170,9 +170,13 @@ func TestPluginStartsWhereTemporaryFilesAreTooDeepForASocket(t *testing.T) {
 func TestRuntimeHasTheInterfacesOfThePlugin(t *testing.T) {
 	scratch(t)
 	for name, want := range map[string]bool{"full": true, "plain": false} {
-		rt := start(t, builtin(t, name)).Runtime()
+		p := start(t, builtin(t, name))
+		rt := p.Runtime()
 		if _, ok := rt.(plugins.Restarter); ok != want {
 			t.Errorf("%s is a Restarter: %v", name, ok)
+		}
+		if slices.Contains(p.Abilities(), "restart") != want {
+			t.Errorf("%s can %q", name, p.Abilities())
 		}
 		if _, ok := rt.(plugins.LogStreamer); ok {
 			t.Errorf("%s is a LogStreamer", name)
@@ -183,10 +187,10 @@ func TestRuntimeHasTheInterfacesOfThePlugin(t *testing.T) {
 	}
 }
 
-func TestDeadPluginIsUnavailableWithItsLastWords(t *testing.T) {
+func TestDeadPluginIsUnavailableWithItsLastWordsAndStartedAgain(t *testing.T) {
 	scratch(t)
 	for name, want := range map[string]string{
-		"panic": "plugin full died: panic: the runtime is broken",
+		"panic": "plugin full died (exit status 2): panic: the runtime is broken",
 		"exit":  "giving up",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -196,7 +200,7 @@ func TestDeadPluginIsUnavailableWithItsLastWords(t *testing.T) {
 			if !errors.Is(err, plugins.Unavailable) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("the error is %v", err)
 			}
-			if err := rt.Remove(t.Context(), plugintest.Local("web1"), "id"); !errors.Is(err, plugins.Unavailable) {
+			if err := rt.Remove(t.Context(), plugintest.Local("web1"), "id"); err != nil {
 				t.Errorf("the next call: %v", err)
 			}
 			if took := time.Since(began); took > 5*time.Second {
@@ -206,20 +210,41 @@ func TestDeadPluginIsUnavailableWithItsLastWords(t *testing.T) {
 	}
 }
 
+func TestPluginThatKeepsDyingIsGivenUp(t *testing.T) {
+	dir := scratch(t)
+	p := start(t, builtin(t, "full"))
+	h, rt := plugintest.Local("web1"), p.Runtime()
+	for i := range 4 {
+		if _, err := rt.Create(t.Context(), h, plugins.Spec{}); !errors.Is(err, plugins.Unavailable) {
+			t.Errorf("time %d: %v", i+1, err)
+		}
+	}
+	last := p.PID()
+	if err := rt.Remove(t.Context(), h, "id"); !errors.Is(err, plugins.Unavailable) || !strings.Contains(err.Error(), "web1: remove id: plugin full died") {
+		t.Errorf("after that: %v", err)
+	}
+	if p.PID() != last {
+		t.Error("it was started once more")
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("it has several folders: %v, %v", entries, err)
+	}
+}
+
 func TestFailedStartSaysWhy(t *testing.T) {
 	dir := scratch(t)
 	for _, tt := range []struct{ name, want string }{
-		{"exits", "cannot find my settings"},
+		{"exits", "it ended before it became a plugin (exit status 3): cannot find my settings"},
 		{"panics", "panic: no settings"},
-		{"silent", "no answer within 300ms: thinking"},
+		{"silent", "no answer within 1s: thinking"},
 		{"rubbish", `it is no plugin of teal: it printed "hello, world"`},
 		{"liar", "it does not answer"},
-		{"newer", "incompatible API version"},
+		{"newer", "it speaks version 99 of the protocol and this teal version 1: update teal"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			spec := builtin(t, tt.name)
 			if tt.name == "silent" {
-				spec.StartTimeout = 300 * time.Millisecond
+				spec.StartTimeout = time.Second
 			}
 			p, err := loader.Start(t.Context(), spec)
 			if err == nil {
@@ -421,7 +446,7 @@ func TestCloseEndsACallThatHangs(t *testing.T) {
 	time.AfterFunc(time.Second, func() { _ = p.Close() }) // what an impatient operator does
 	began := time.Now()
 	err := p.Runtime().Stop(ctx, plugintest.Local("web1"), "c1", time.Second)
-	if !errors.Is(err, plugins.Unavailable) || !strings.Contains(err.Error(), "web1: stop c1: plugin full died") || time.Since(began) > 10*time.Second {
+	if !errors.Is(err, plugins.Unavailable) || !strings.Contains(err.Error(), "web1: stop c1: plugin full was ended in the middle of a call") || time.Since(began) > 10*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }

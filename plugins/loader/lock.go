@@ -18,7 +18,7 @@ import (
 // line's worth, and belongs into version control.
 type Lock struct {
 	Name    string `json:"name"`
-	Version string `json:"version"` // as Probe told it; for people
+	Version string `json:"version"` // as the plugin told it; for people
 	SHA256  string `json:"sha256"`
 }
 
@@ -27,12 +27,13 @@ type lockFile struct {
 	Plugins []Lock `json:"plugins"`
 }
 
-func lockPath(project string) string { return filepath.Join(project, ".teal", "plugins.lock") }
+// LockPath returns the path of a project's lock file.
+func LockPath(project string) string { return filepath.Join(project, ".teal", "plugins.lock") }
 
 // Locks returns the plugins that the project's lock file names, by name; none
 // when there is no such file.
 func Locks(project string) ([]Lock, error) {
-	path := lockPath(project)
+	path := LockPath(project)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -63,7 +64,7 @@ func Accept(project string, f Found, version string) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(lockPath(project), append(text, '\n')); err != nil {
+	if err := replace(LockPath(project), append(text, '\n')); err != nil {
 		return &plugins.Error{Op: "write the plugins' lock file", Kind: plugins.Denied, Err: err}
 	}
 	return nil
@@ -87,18 +88,30 @@ func replace(path string, text []byte) error {
 	return os.Rename(file.Name(), path)
 }
 
-// locked refuses a plugin that is not what the project's lock file says. One
-// that the file does not name is new, and none of its business.
-func locked(project string, f Found) error {
+// locked reports whether the project's lock file names the plugin, and refuses
+// one that is not what the file says.
+func locked(project string, f Found) (bool, error) {
 	locks, err := Locks(project)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, l := range locks {
-		if l.Name == f.Name && !strings.EqualFold(l.SHA256, f.SHA256) {
-			return refusal(plugins.Denied, "%s has changed: %s has %s %s, the file is %s: accept it if you know why",
-				f.Path, lockPath(project), strings.TrimSpace("version "+l.Version), l.SHA256, f.SHA256)
+		switch {
+		case l.Name != f.Name:
+		case strings.EqualFold(l.SHA256, f.SHA256):
+			return true, nil
+		default:
+			return false, refusal(plugins.Denied, "%s has changed: %s has %s, the file is %s: if you know why, accept it with: teal plugins lock %s",
+				f.Path, LockPath(project), l, f.SHA256, f.Name)
 		}
 	}
-	return nil
+	return false, nil
+}
+
+// String is the version and the sum.
+func (l Lock) String() string {
+	if l.Version == "" {
+		return l.SHA256
+	}
+	return "version " + l.Version + " " + l.SHA256
 }

@@ -148,7 +148,7 @@ func (*full) Probe(ctx context.Context, h plugins.Host) (plugins.Info, error) {
 }
 
 func (*full) Pull(context.Context, plugins.Host, plugins.PullRequest) (plugins.Image, error) {
-	return plugins.Image{}, nil
+	return plugins.Image{Reference: "an image"}, nil
 }
 
 func (*full) Create(_ context.Context, _ plugins.Host, spec plugins.Spec) (plugins.Container, error) {

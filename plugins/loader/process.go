@@ -7,28 +7,36 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-plugin/runner"
+
+	"github.com/teal-deploy/teal/plugins/internal/fault"
 )
 
 // A process runs a plugin's program for go-plugin.
 type process struct {
 	cmd    *exec.Cmd
-	stdout io.ReadCloser
+	keeper *keeper
+	stdout head
 	stderr io.ReadCloser
 	id     atomic.Int64
-	exited chan struct{}
-	tail   tail
+	ended  func()        // tells the keeper
+	exited chan struct{} // closed when the program has ended
+	told   atomic.Bool   // to end, by teal
+	tail   fault.Tail
 }
 
 var _ runner.Runner = (*process)(nil)
 
-func newProcess(path string, argv, env []string) *process {
+func newProcess(path string, argv, env []string, k *keeper) *process {
 	return &process{
 		cmd:    &exec.Cmd{Path: path, Args: argv, Env: env, SysProcAttr: attributes()},
+		keeper: k,
 		exited: make(chan struct{}),
 	}
 }
@@ -36,11 +44,37 @@ func newProcess(path string, argv, env []string) *process {
 // prepare adds what go-plugin wants in the environment and makes the pipes.
 func (p *process) prepare(env []string) (err error) {
 	p.cmd.Env = append(p.cmd.Env, env...)
-	if p.stdout, err = p.cmd.StdoutPipe(); err != nil {
+	if p.stdout.ReadCloser, err = p.cmd.StdoutPipe(); err != nil {
 		return err
 	}
 	p.stderr, err = p.cmd.StderrPipe()
 	return err
+}
+
+// A head keeps the beginning of what is read through it.
+type head struct {
+	io.ReadCloser
+
+	mu   sync.Mutex
+	kept []byte
+}
+
+const headSize = 80
+
+func (h *head) Read(p []byte) (int, error) {
+	n, err := h.ReadCloser.Read(p)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.kept = append(h.kept, p[:min(n, headSize-len(h.kept))]...)
+	return n, err
+}
+
+// line returns the first line, as far as it was kept, without space around it.
+func (h *head) line() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	first, _, _ := strings.Cut(strings.TrimSpace(string(h.kept)), "\n")
+	return strings.TrimSpace(first)
 }
 
 // Start starts the program from a thread that lives as long as the program
@@ -53,6 +87,9 @@ func (p *process) Start(context.Context) error {
 		err := p.cmd.Start()
 		if err == nil {
 			p.id.Store(int64(p.cmd.Process.Pid))
+			p.ended = p.keeper.started(p.pid())
+		} else {
+			err = fault.NotStarted(p.cmd.Path, err)
 		}
 		started <- err
 		if err == nil {
@@ -63,9 +100,13 @@ func (p *process) Start(context.Context) error {
 }
 
 // Wait is called by go-plugin once, when both pipes have been read to the end.
+// What the program has left of its group ends with it.
 func (p *process) Wait(context.Context) error {
 	defer close(p.exited)
-	return p.cmd.Wait()
+	err := p.cmd.Wait()
+	_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
+	p.ended()
+	return err
 }
 
 // Kill ends the program by force, with all of its group: a child that keeps
@@ -94,19 +135,32 @@ func (p *process) abandon() {
 
 func (p *process) pid() int { return int(p.id.Load()) }
 
-// lastWords returns the end of what the program wrote, once it has ended or
-// taken too long for it.
-func (p *process) lastWords() string {
+// how says how the program ended, "" when it takes too long for it: it may be
+// alive.
+func (p *process) how() string {
 	limit := time.NewTimer(lastWords)
 	defer limit.Stop()
 	select {
 	case <-p.exited:
+		return p.cmd.ProcessState.String()
 	case <-limit.C:
+		return ""
 	}
-	return p.tail.String()
 }
 
-func (p *process) Stdout() io.ReadCloser { return p.stdout }
+// died is the error of a call to a program that has broken the connection.
+func (p *process) died(name string) error {
+	what := "was ended in the middle of a call"
+	if !p.told.Load() {
+		what = "hung up"
+		if how := p.how(); how != "" {
+			what = "died (" + how + ")"
+		}
+	}
+	return &fault.Error{Plugin: name, What: what, Said: p.tail.String()}
+}
+
+func (p *process) Stdout() io.ReadCloser { return &p.stdout }
 func (p *process) Stderr() io.ReadCloser { return p.stderr }
 func (p *process) Name() string          { return p.cmd.Path }
 

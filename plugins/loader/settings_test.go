@@ -77,7 +77,7 @@ func TestWrongSettingsAreToldWithTheirPlace(t *testing.T) {
 		{
 			"settings",
 			map[string]any{"crash": "oh dear"},
-			"start plugin settings: configure: plugin settings died: panic: oh dear", nil, plugins.Unavailable,
+			"start plugin settings: configure: plugin settings died (exit status 2): panic: oh dear", nil, plugins.Unavailable,
 		},
 	} {
 		spec := builtin(t, tt.plugin)

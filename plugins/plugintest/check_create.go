@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/big"
 	"net"
 	"net/netip"
 	"path"
@@ -18,16 +19,11 @@ import (
 
 func (s *suite) create(ctx context.Context) error {
 	spec := s.spec("create")
-	spec.Command, spec.Port, spec.Publish = s.opts.Serve, 8080, s.opts.Publish
-	spec.Memory, spec.CPUs, spec.StopGrace = 64<<20, 0.5, 2*time.Second
+	spec.StopGrace = 2 * time.Second
 	var all []error
-	if s.lacks(Limits) {
-		all = append(all, s.refuses(ctx, Limits, spec))
-		spec.Memory, spec.CPUs = 0, 0
-	}
 	c, err := s.rt.Create(ctx, s.h, spec)
 	if err != nil {
-		return errors.Join(append(all, err)...)
+		return err
 	}
 	if c.ID == "" || c.Name != spec.Name || c.Image != spec.Image || c.Status != plugins.StatusRunning || c.PID <= 0 || c.Created.IsZero() {
 		all = append(all, fmt.Errorf("the container is %+v", c))
@@ -40,7 +36,54 @@ func (s *suite) create(ctx context.Context) error {
 	if _, err := plugins.Output(ctx, s.h, "test", "-d", fmt.Sprintf("/proc/%d", c.PID)); err != nil {
 		all = append(all, fmt.Errorf("the host has no process %d: %w", c.PID, err))
 	}
-	return errors.Join(append(all, s.reachable(ctx), s.createTaken(ctx, spec))...)
+	return errors.Join(all...)
+}
+
+func (s *suite) limits(ctx context.Context) error {
+	spec := s.spec("limits")
+	spec.Memory, spec.CPUs = 64<<20, 0.5
+	_, err := s.rt.Create(ctx, s.h, spec)
+	return s.claimed(ctx, Limits, spec, err)
+}
+
+func (s *suite) ports(ctx context.Context) error {
+	if !s.opts.Publish.IsValid() {
+		var err error
+		if s.opts.Publish, err = s.free(ctx); err != nil {
+			return err
+		}
+	}
+	spec := s.spec("ports")
+	spec.Command, spec.Port, spec.Publish = s.opts.Serve, 8080, s.opts.Publish
+	if _, err := s.rt.Create(ctx, s.h, spec); err != nil {
+		return err
+	}
+	return errors.Join(s.reachable(ctx), s.createTaken(ctx, spec))
+}
+
+// free returns an address of loopback where nobody answers, nor at the next
+// port: below the ports that teal gives to apps.
+func (s *suite) free(ctx context.Context) (netip.AddrPort, error) {
+	const first, pairs, tries = 10000, 5000, 20
+	for range tries {
+		n, err := rand.Int(rand.Reader, big.NewInt(pairs))
+		if err != nil {
+			return netip.AddrPort{}, err
+		}
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(first+2*n.Int64()))
+		if !s.listens(ctx, at) && !s.listens(ctx, netip.AddrPortFrom(at.Addr(), at.Port()+1)) {
+			return at, nil
+		}
+	}
+	return netip.AddrPort{}, errors.New("no port of the host is free")
+}
+
+func (s *suite) listens(ctx context.Context, at netip.AddrPort) bool {
+	conn, err := s.h.DialContext(ctx, "tcp", at.String())
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
 }
 
 // reachable waits until something answers at Publish and not at the next port.
@@ -58,8 +101,8 @@ func (s *suite) reachable(ctx context.Context) error {
 		}
 	}
 	other := netip.AddrPortFrom(s.opts.Publish.Addr(), s.opts.Publish.Port()+1)
-	if conn, err := s.h.DialContext(ctx, "tcp", other.String()); err == nil {
-		return errors.Join(fmt.Errorf("something listens at %v, which was not asked for", other), conn.Close())
+	if s.listens(ctx, other) {
+		return fmt.Errorf("something listens at %v, which was not asked for", other)
 	}
 	return nil
 }
@@ -153,34 +196,38 @@ func (s *suite) absent(ctx context.Context, name string) error {
 	return err
 }
 
-func (s *suite) surroundings(ctx context.Context) error {
+// folder makes a folder on the host, with a file to read in it.
+func (s *suite) folder(ctx context.Context) (path string, remove func(), err error) {
 	dir, err := plugins.Output(ctx, s.h, "mktemp", "-d")
+	if err != nil {
+		return "", nil, err
+	}
+	path = strings.TrimSpace(string(dir))
+	remove = func() { _, _ = plugins.Output(context.WithoutCancel(ctx), s.h, "rm", "-r", path) }
+	if _, err := plugins.Output(ctx, s.h, "sh", "-c", `echo from the host >"$1/file"; chmod 755 "$1"`, "teal", path); err != nil {
+		remove()
+		return "", nil, err
+	}
+	return path, remove, nil
+}
+
+func (s *suite) surroundings(ctx context.Context) error {
+	source, remove, err := s.folder(ctx)
 	if err != nil {
 		return err
 	}
-	source := strings.TrimSpace(string(dir))
-	defer func() { _, _ = plugins.Output(context.WithoutCancel(ctx), s.h, "rm", "-r", source) }()
-	if _, err := plugins.Output(ctx, s.h, "sh", "-c", `echo from the host >"$1/file"; chmod 755 "$1"`, "teal", source); err != nil {
-		return err
-	}
+	defer remove()
 	spec := s.spec("surroundings")
 	spec.Env = map[string]string{"PLAIN": "a b", "ODD": "x=$y'\"\n%"}
 	spec.Mounts = []plugins.Mount{
-		{Source: source, Target: "/mnt/ro", ReadOnly: true},
 		{Source: source, Target: "/mnt/rw"},
 		{Source: s.label + "-volume", Target: "/mnt/volume"},
 	}
-	var refused error
-	if s.lacks(ReadOnlyMounts) {
-		refused = s.refuses(ctx, ReadOnlyMounts, spec)
-		spec.Mounts = spec.Mounts[1:]
-	}
 	c, err := s.rt.Create(ctx, s.h, spec)
 	if err != nil {
-		return errors.Join(refused, err)
+		return err
 	}
 	return errors.Join(
-		refused, s.readOnly(ctx, c.ID),
 		s.says(ctx, c.ID, "a b|x=$y'\"\n%", "sh", "-c", `printf '%s|%s' "$PLAIN" "$ODD"`),
 		s.says(ctx, c.ID, "from the host", "cat", "/mnt/rw/file"),
 		s.says(ctx, c.ID, "", "touch", "/mnt/rw/new", "/mnt/volume/new"),
@@ -188,13 +235,21 @@ func (s *suite) surroundings(ctx context.Context) error {
 	)
 }
 
-// readOnly checks the mount that nobody may write to.
-func (s *suite) readOnly(ctx context.Context, id string) error {
-	if s.lacks(ReadOnlyMounts) {
-		return nil
+// readOnly checks a mount that nobody may write to.
+func (s *suite) readOnly(ctx context.Context) error {
+	source, remove, err := s.folder(ctx)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	spec := s.spec("read-only")
+	spec.Mounts = []plugins.Mount{{Source: source, Target: "/mnt/ro", ReadOnly: true}}
+	c, err := s.rt.Create(ctx, s.h, spec)
+	if err := s.claimed(ctx, ReadOnlyMounts, spec, err); err != nil {
+		return err
 	}
 	return errors.Join(
-		s.says(ctx, id, "from the host", "cat", "/mnt/ro/file"),
-		s.says(ctx, id, "refused", "sh", "-c", "touch /mnt/ro/new 2>/dev/null || echo refused"),
+		s.says(ctx, c.ID, "from the host", "cat", "/mnt/ro/file"),
+		s.says(ctx, c.ID, "refused", "sh", "-c", "touch /mnt/ro/new 2>/dev/null || echo refused"),
 	)
 }

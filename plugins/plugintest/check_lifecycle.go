@@ -127,6 +127,9 @@ func (s *suite) restart(ctx context.Context) error {
 	)
 }
 
+// pollEvery is the pause before a runtime, which may be slow, is asked again.
+const pollEvery = 100 * time.Millisecond
+
 func (s *suite) policy(ctx context.Context) error {
 	rt, ok := s.rt.(plugins.RestartPolicySetter)
 	if !ok {
@@ -134,19 +137,23 @@ func (s *suite) policy(ctx context.Context) error {
 	}
 	spec := s.spec("policy")
 	spec.Restart = plugins.RestartAlways
-	// It ends by itself and tells how often it was started.
-	spec.Command = []string{"sh", "-c", "echo x >>starts; sleep 0.3"}
+	// It ends by itself, soon the first time, and later the others, so that they
+	// are met alive.
+	spec.Command = []string{"sh", "-c", `echo x >>starts; sleep 0.3; [ "$(wc -l <starts)" -lt 2 ] || sleep 1`}
 	c, err := s.rt.Create(ctx, s.h, spec)
 	if err != nil {
 		return err
 	}
 	var seen plugins.Container
-	for seen.PID == 0 || seen.PID == c.PID {
+	for {
 		cs, err := s.rt.List(ctx, s.h, spec.Labels)
 		if err != nil || len(cs) != 1 {
 			return fmt.Errorf("it is gone: %w", cmp.Or(err, errors.New("no error")))
 		}
-		if seen = cs[0]; wait(ctx, 50*time.Millisecond) != nil {
+		if seen = cs[0]; seen.PID != 0 && seen.PID != c.PID {
+			break
+		}
+		if wait(ctx, pollEvery) != nil {
 			return fmt.Errorf("with policy %s it was not started again", spec.Restart)
 		}
 	}
@@ -158,7 +165,7 @@ func (s *suite) policy(ctx context.Context) error {
 		if err != nil || len(cs) != 1 {
 			return fmt.Errorf("it is gone: %w", cmp.Or(err, errors.New("no error")))
 		}
-		if seen = cs[0]; wait(ctx, 50*time.Millisecond) != nil {
+		if seen = cs[0]; wait(ctx, pollEvery) != nil {
 			return fmt.Errorf("with policy %s it is started again and again", plugins.RestartNever)
 		}
 	}
@@ -171,7 +178,7 @@ func (s *suite) logs(ctx context.Context) error {
 		return errLacking
 	}
 	spec := s.spec("logs")
-	spec.Command = []string{"sh", "-c", "echo one; sleep 0.1; echo two >&2; sleep 0.1; echo three; sleep 100"}
+	spec.Command = []string{"sh", "-c", "echo one; sleep 0.3; echo two >&2; sleep 0.3; echo three; sleep 100"}
 	c, err := s.rt.Create(ctx, s.h, spec)
 	if err != nil {
 		return err

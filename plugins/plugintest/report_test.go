@@ -42,8 +42,8 @@ func TestReportTellsOfEveryCheck(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"probe and pull": "right", "create": "wrong", "create again": "wrong", "create with nonsense": "wrong",
-		"environment, command and mounts": "wrong", "exec": "wrong", "exec that is cancelled": "wrong", "list": "wrong",
+		"probe and pull": "right", "create": "wrong", "create again": "wrong", "create with nonsense": "wrong", "ports": "wrong",
+		"environment, command and mounts": "wrong", "read-only mounts": "wrong", "limits of memory and CPU": "wrong", "exec": "wrong", "exec that is cancelled": "wrong", "list": "wrong",
 		"stop": "wrong", "remove": "wrong", "restart": "skipped", "restart policy": "skipped", "logs": "skipped", "local commands": "skipped",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

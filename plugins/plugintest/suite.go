@@ -18,21 +18,32 @@ import (
 // Options say what TestRuntime may use.
 type Options struct {
 	// Image is one that Pull can get by Policy. It must contain sh, cat,
-	// echo, env, sleep and touch.
+	// echo, env, sleep and touch. "": the runtime has no images, and runs what
+	// the host has.
 	Image  string
 	Policy plugins.PullPolicy
 
 	// Serve is a command of the image that listens on port 8080 of all
-	// addresses until it is ended; nil: busybox's httpd.
+	// addresses until it is ended, or on that of PORT in its environment; nil:
+	// busybox's httpd.
 	Serve []string
 
 	// Publish is an address of the host with a port that is free, and the
-	// next one too.
+	// next one too. The zero one: the test finds one on loopback.
 	Publish netip.AddrPort
 
 	// Lacks is what the runtime cannot do. It is checked that it says so with
 	// an error of kind Unsupported.
 	Lacks []Ability
+
+	// Discover says that it is not known what the runtime lacks: what it
+	// refuses as Unsupported is skipped.
+	Discover bool
+
+	// Crash kills the process of the runtime in the middle of its work and
+	// returns the runtime of a new one; nil: it has none of its own, and what a
+	// crash leaves is not checked.
+	Crash func(ctx context.Context) (plugins.Runtime, error)
 
 	// Timeout bounds each check, for a runtime that is slow; 0: 30 s.
 	Timeout time.Duration
@@ -41,6 +52,9 @@ type Options struct {
 	// whose label of that name is set are removed at the end.
 	Prefix string
 }
+
+// defaultServe runs busybox's httpd, from the image or from the host.
+const defaultServe = `if command -v busybox >/dev/null; then exec busybox httpd -f -p "${PORT:-8080}"; fi; exec httpd -f -p "${PORT:-8080}"`
 
 // An Ability is something that an engine can do and a runtime without one may
 // lack.
@@ -85,14 +99,17 @@ type Check struct {
 
 // Report does what TestRuntime does and tells of every check, in the order in
 // which a person should read them. When the first fails, which the others need,
-// there are no others.
+// there are no others. It needs no package testing: a program may call it.
 func Report(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts Options) []Check {
 	s := suite{rt: rt, h: h, opts: opts, label: cmp.Or(opts.Prefix, "teal-test")}
 	if s.opts.Serve == nil {
-		s.opts.Serve = []string{"httpd", "-f", "-p", "8080"}
+		s.opts.Serve = []string{"sh", "-c", defaultServe}
 	}
 	// Pull makes the image known to the others.
-	first := s.check(ctx, "probe and pull", (*suite).pull)
+	first := s.check(ctx, "probe and pull", func(own *suite, ctx context.Context) (err error) {
+		s.image, err = own.pull(ctx)
+		return err
+	})
 	if first.Err != nil {
 		return []Check{first}
 	}
@@ -103,7 +120,10 @@ func Report(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts Option
 		{"create", (*suite).create},
 		{"create again", (*suite).createAgain},
 		{"create with nonsense", (*suite).createInvalid},
+		{"ports", (*suite).ports},
 		{"environment, command and mounts", (*suite).surroundings},
+		{string(ReadOnlyMounts), (*suite).readOnly},
+		{string(Limits), (*suite).limits},
 		{"exec", (*suite).exec},
 		{"exec that is cancelled", (*suite).execCancelled},
 		{"list", (*suite).list},
@@ -121,11 +141,15 @@ func Report(ctx context.Context, rt plugins.Runtime, h plugins.Host, opts Option
 		all.Go(func() {
 			free <- struct{}{}
 			defer func() { <-free }()
-			found[i] = s.check(ctx, c.name, c.run)
+			found[i] = s.check(ctx, c.name, tidily(c.run))
 		})
 	}
 	all.Wait()
-	return append([]Check{first}, found...)
+	found = append([]Check{first}, found...)
+	if opts.Crash != nil { // it ends whatever goes on at the same time
+		found = append(found, s.check(ctx, "a crash of the plugin", tidily((*suite).crash)))
+	}
+	return found
 }
 
 // errLacking says that a runtime does not have what a check is about.
@@ -141,27 +165,42 @@ type suite struct {
 	image plugins.Image
 }
 
-// check runs one check with containers of its own and removes them.
+// check runs one check of its own.
 func (s *suite) check(ctx context.Context, name string, run func(*suite, context.Context) error) Check {
 	began := time.Now()
-	if s.image.Reference != "" {
-		own := *s
-		s = &own
-	}
+	own := *s
+	s = &own
 	s.value = strings.ReplaceAll(name, " ", "-")
 	limited, cancel := context.WithTimeout(ctx, cmp.Or(s.opts.Timeout, checkTimeout))
 	defer cancel()
-	err := s.clear(limited) // what a run that was killed left behind
-	if err == nil {
-		err = run(s, limited)
+	err := run(s, limited)
+	if errors.Is(err, errLacking) {
+		return Check{Name: name, Took: time.Since(began), Skipped: true}
 	}
-	c := Check{Name: name, Skipped: errors.Is(err, errLacking)}
-	if c.Skipped {
-		err = nil
+	return Check{Name: name, Took: time.Since(began), Err: err}
+}
+
+// tidily returns run between two removals of the check's containers: those that
+// a run that was killed has left behind, and its own.
+func tidily(run func(*suite, context.Context) error) func(*suite, context.Context) error {
+	return func(s *suite, ctx context.Context) error {
+		if err := s.clear(ctx); err != nil {
+			return err
+		}
+		err := run(s, ctx)
+		if left := s.clear(context.WithoutCancel(ctx)); left != nil {
+			return errors.Join(left, onlyOf(err))
+		}
+		return err
 	}
-	c.Err = errors.Join(err, s.clear(context.WithoutCancel(ctx)))
-	c.Took = time.Since(began)
-	return c
+}
+
+// onlyOf is err unless it says that there was nothing to check.
+func onlyOf(err error) error {
+	if errors.Is(err, errLacking) {
+		return nil
+	}
+	return err
 }
 
 // clear removes every container of the check.
@@ -186,40 +225,53 @@ func (s *suite) spec(name string) plugins.Spec {
 	}
 }
 
-func (s *suite) pull(ctx context.Context) error {
+func (s *suite) pull(ctx context.Context) (plugins.Image, error) {
 	info, err := s.rt.Probe(ctx, s.h)
 	if err != nil {
-		return err
+		return plugins.Image{}, err
 	}
 	if info.Name == "" || info.Version == "" {
-		return fmt.Errorf("information without a name or a version: %+v", info)
+		return plugins.Image{}, fmt.Errorf("information without a name or a version: %+v", info)
 	}
+	var img plugins.Image
+	if s.opts.Image != "" {
+		if img, err = s.pullTwice(ctx); err != nil {
+			return img, err
+		}
+	}
+	_, err = s.rt.Pull(ctx, s.h, plugins.PullRequest{Image: "teal.test/no-such-image:1", Policy: plugins.PullNever})
+	return img, wantKind(err, plugins.NotFound, "an image that is not there")
+}
+
+// pullTwice pulls the image, and by the reference that it got once more.
+func (s *suite) pullTwice(ctx context.Context) (plugins.Image, error) {
 	img, err := s.rt.Pull(ctx, s.h, plugins.PullRequest{Image: s.opts.Image, Policy: s.opts.Policy, Progress: io.Discard})
 	if err != nil {
-		return err
+		return img, err
 	}
-	s.image = img
 	if !strings.HasPrefix(img.Digest, "sha256:") || img.Reference == "" {
-		return fmt.Errorf("the image is %+v", img)
+		return img, fmt.Errorf("the image is %+v", img)
 	}
 	again, err := s.rt.Pull(ctx, s.h, plugins.PullRequest{Image: img.Reference, Policy: plugins.PullNever})
 	if err != nil {
-		return fmt.Errorf("what Pull returned is not an image to Pull: %w", err)
+		return img, fmt.Errorf("what Pull returned is not an image to Pull: %w", err)
 	}
 	if again != img {
-		return fmt.Errorf("pulled by its own reference the image is %+v, not %+v", again, img)
+		return img, fmt.Errorf("pulled by its own reference the image is %+v, not %+v", again, img)
 	}
-	_, err = s.rt.Pull(ctx, s.h, plugins.PullRequest{Image: "teal.test/no-such-image:1", Policy: plugins.PullNever})
-	return wantKind(err, plugins.NotFound, "an image that is not there")
+	return img, nil
 }
 
-// lacks reports whether the runtime need not have an ability.
-func (s *suite) lacks(a Ability) bool { return slices.Contains(s.opts.Lacks, a) }
-
-// refuses checks that a runtime without an ability says so.
-func (s *suite) refuses(ctx context.Context, a Ability, spec plugins.Spec) error {
-	_, err := s.rt.Create(ctx, s.h, spec)
-	return errors.Join(wantKind(err, plugins.Unsupported, string(a)), s.absent(ctx, spec.Labels["name"]))
+// claimed judges what Create said to a spec that wants an ability: a runtime
+// that need not have it must refuse it as Unsupported, and leave nothing.
+func (s *suite) claimed(ctx context.Context, a Ability, spec plugins.Spec, err error) error {
+	if !slices.Contains(s.opts.Lacks, a) && (!s.opts.Discover || !errors.Is(err, plugins.Unsupported)) {
+		return err
+	}
+	if err := errors.Join(wantKind(err, plugins.Unsupported, string(a)), s.absent(ctx, spec.Labels["name"])); err != nil {
+		return err
+	}
+	return errLacking
 }
 
 func onlyError(_ []byte, err error) error { return err }

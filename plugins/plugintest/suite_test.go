@@ -100,7 +100,7 @@ func TestSuiteFindsWhatIsWrong(t *testing.T) {
 		t.Fatal("it found nothing")
 	}
 	for _, want := range []string{
-		"create: a port that is taken is no error of kind",
+		"ports: a port that is taken is no error of kind",
 		"create again: the same name with other labels is no error of kind",
 		"environment, command and mounts: ",
 		"1 MiB came back as 0 bytes",

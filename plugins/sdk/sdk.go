@@ -52,6 +52,10 @@ func Serve(rt plugins.Runtime) {
 	})
 }
 
+// Protocol returns the text of runtime.proto, for plugins in languages that
+// have no package such as this one.
+func Protocol() string { return wire.Proto }
+
 // leaveWithParent stops s, and so ends Serve, when teal has hung up or when
 // this process has got another parent. A killed teal cannot say good-bye.
 func leaveWithParent(s *grpc.Server, orphaned, ended <-chan struct{}) {

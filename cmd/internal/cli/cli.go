@@ -161,7 +161,7 @@ all new connections to it, and has blue removed ten seconds later.`,
 	root.SetUsageFunc(usage)
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
-		newDeploy(s), newPlan(s), newSetup(s), newStatus(s), newRollback(s), newHistory(s), newConfig(s), newVersion(s),
+		newDeploy(s), newPlan(s), newSetup(s), newStatus(s), newRollback(s), newHistory(s), newConfig(s), newPlugins(s), newVersion(s),
 	)
 	return root
 }

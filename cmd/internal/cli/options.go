@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -46,6 +47,7 @@ type options struct {
 	adHoc     spec.AdHoc
 	app       *spec.File // what complete has read
 	prompt    prompt
+	redact    atomic.Pointer[func(string) string] // what the run blacks secrets out with; nil: there are none yet
 }
 
 // bind adds the flags that every command has.
@@ -278,6 +280,7 @@ func (o *options) loadInventory() (*inventory.Inventory, error) {
 type session struct {
 	*orchestrator.Deployer
 	file    *spec.File
+	say     func(text string)
 	log     *slog.Logger // nil: nothing below is told
 	dialer  *remote.Dialer
 	runtime *loader.Plugin
@@ -293,6 +296,7 @@ func (s *session) Close() {
 // session wires the engine. A new proxy is a line here.
 func (o *options) session() *session {
 	s := &session{file: o.app, log: o.logger(), dialer: o.dialer()}
+	s.say = func(text string) { o.prompt.say(o.streams.Err, text) }
 	s.Deployer = &orchestrator.Deployer{
 		Dial: func(ctx context.Context, h inventory.Host) (orchestrator.Connection, error) {
 			c, err := s.dialer.Dial(ctx, h)
@@ -312,8 +316,9 @@ func (o *options) session() *session {
 				return nil, fmt.Errorf("no proxy is called %q", kind)
 			}
 		},
-		By:  whoAmI(),
-		PID: os.Getpid(),
+		By:      whoAmI(),
+		PID:     os.Getpid(),
+		Redacts: func(redact func(string) string) { o.redact.Store(&redact) },
 	}
 	if runs, err := display.JournalDir(os.Getenv); err == nil { // where there is no home, nothing is remembered
 		s.Images = filepath.Join(filepath.Dir(runs), "images")
@@ -326,7 +331,15 @@ func (o *options) logger() *slog.Logger {
 	if !o.verbose {
 		return nil
 	}
-	return slog.New(slog.NewTextHandler(o.streams.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return slog.New(slog.NewTextHandler(o.streams.Err, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { // before it is quoted
+			if redact := o.redact.Load(); redact != nil && (a.Value.Kind() == slog.KindString || a.Value.Kind() == slog.KindAny) {
+				a.Value = slog.StringValue((*redact)(a.Value.String()))
+			}
+			return a
+		},
+	}))
 }
 
 func (o *options) dialer() *remote.Dialer {

@@ -57,6 +57,16 @@ func (p *prompt) drawn(pause func() (resume func())) {
 	p.pause = pause
 }
 
+// say writes a line to out while nothing draws on the terminal.
+func (p *prompt) say(out io.Writer, text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pause != nil {
+		defer p.pause()()
+	}
+	fmt.Fprintln(out, text)
+}
+
 // ask returns when there is an answer or ctx ends. Nothing can end the reading
 // of a terminal, so in the second case it goes on until the process ends.
 func (p *prompt) ask(ctx context.Context, question string, read func(tty *os.File) (string, error)) (string, error) {

@@ -21,7 +21,7 @@ func (s *session) startRuntime(ctx context.Context, app spec.App) (plugins.Runti
 	if s.runtime != nil {
 		return s.runtime.Runtime(), nil
 	}
-	launch, err := s.launch(app)
+	launch, found, err := s.launch(app)
 	if err != nil {
 		return nil, err
 	}
@@ -37,27 +37,54 @@ func (s *session) startRuntime(ctx context.Context, app spec.App) (plugins.Runti
 		return nil, err
 	}
 	s.runtime = plugin
+	s.agree(found, plugin.Version())
 	return plugin.Runtime(), nil
 }
 
 // launch says how the app's runtime is started: from this program, or from the
-// plugin of that name.
-func (s *session) launch(app spec.App) (loader.Spec, error) {
+// plugin of that name, which was found.
+func (s *session) launch(app spec.App) (loader.Spec, loader.Found, error) {
 	if slices.Contains(spec.Builtins(), app.Runtime) {
-		return loader.Builtin(app.Runtime)
+		launch, err := loader.Builtin(app.Runtime)
+		return launch, loader.Found{Locked: true}, err
 	}
 	about := app.Plugins[app.Runtime]
-	where := loader.FindOptions{Path: about.Path, SHA256: about.SHA256, Protocol: loader.Protocol(about.Protocol)}
-	if s.file.Path() != "" {
-		where.Project = s.file.Dir()
-	}
-	found, err := loader.Find(app.Runtime, where)
+	found, err := loader.Find(app.Runtime, whereIs(about, s.project()))
 	if err != nil {
-		return loader.Spec{}, &orchestrator.UsageError{Err: s.findProblem(app, err)}
+		return loader.Spec{}, found, &orchestrator.UsageError{Err: s.findProblem(app, err)}
 	}
 	launch := found.Spec()
-	launch.Settings = about.Settings
-	return launch, nil
+	launch.Settings, launch.CallTimeout = about.Settings, about.Timeout
+	return launch, found, nil
+}
+
+// project is the folder of the app file, "" without one.
+func (s *session) project() string {
+	if s.file.Path() == "" {
+		return ""
+	}
+	return s.file.Dir()
+}
+
+// whereIs says where the plugin is looked for that an app file says this about.
+func whereIs(about spec.Plugin, project string) loader.FindOptions {
+	return loader.FindOptions{
+		Path: about.Path, SHA256: about.SHA256, Protocol: loader.Protocol(about.Protocol), Project: project,
+	}
+}
+
+// agree writes a plugin that was started for the first time into the project's
+// lock file: from then on no other content is run.
+func (s *session) agree(found loader.Found, version string) {
+	if found.Locked || s.project() == "" {
+		return
+	}
+	path := loader.LockPath(s.project())
+	if err := loader.Accept(s.project(), found, version); err != nil {
+		s.say(fmt.Sprintf("teal: the plugin %s is not kept in %s, so that a change of it will not be noticed: %v", found.Name, path, err))
+		return
+	}
+	s.say(fmt.Sprintf("teal: the plugin %s is used for the first time: %s is to be kept with the app file, and no other content of it is run from now on", found.Name, path))
 }
 
 // findProblem shows why a plugin is not to be had where the app file names it.

@@ -1,7 +1,7 @@
 // Process is a runtime for teal without a container engine: a container is a
 // process of the login user on the host, kept alive by a small supervisor. The
-// supervisor is a transient systemd unit where the login user is root and
-// systemd runs, and a process in a session of its own elsewhere.
+// supervisor is a systemd unit where the login user is root and systemd runs, and
+// a process in a session of its own elsewhere.
 //
 // In the app file:
 //
@@ -17,8 +17,8 @@
 // folder of the login user's.
 //
 // What it cannot do, and refuses: read-only volumes, and limits of memory and
-// CPU where there is no systemd. After a reboot of the host nothing is started
-// by itself: deploy again.
+// CPU where there is no systemd. There nothing is started by itself after a reboot
+// of the host, either: deploy again.
 //
 // What happens on the host is in process.sh.
 package main
@@ -153,15 +153,15 @@ func (p *process) files(ctx context.Context, h plugins.Host, spec plugins.Spec) 
 	if spec.Publish.IsValid() {
 		port = strconv.Itoa(int(spec.Publish.Port()))
 	}
-	command := "set --"
+	command := []string{"set --"}
 	for _, arg := range spec.Command {
-		command += " " + quote(arg)
+		command = append(command, quote(arg))
 	}
 	labels, _ := json.Marshal(spec.Labels) // texts alone: cannot fail
 	note, _ := json.Marshal(plugins.Container{ID: spec.Name, Name: spec.Name, Image: spec.Image, Labels: spec.Labels})
 	return []string{
 		"labels", string(labels), "note", string(note), "restart", string(spec.Restart), "port", port, "keeper", keeper,
-		"mounts", mounts.String(), "limits", memory + "\n" + cpus, "command", command, "process.sh", script,
+		"mounts", mounts.String(), "limits", memory + "\n" + cpus, "command", strings.Join(command, " "), "process.sh", script,
 	}, nil
 }
 

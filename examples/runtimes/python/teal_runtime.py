@@ -1,12 +1,7 @@
 """What a runtime for teal needs to be a plugin in Python.
 
-It needs python3-grpcio, and the messages of the protocol, made once with the
-packages protobuf-compiler and libprotobuf-dev:
-
-    protoc --python_out=. -I plugins/internal/wire -I /usr/include runtime.proto
-    protoc --python_out=. -I examples/runtimes/python broker.proto
-
-runtime.proto is the protocol, with a comment for every message. Around it
+It needs python3-grpcio, and the messages of the protocol, which messages.sh
+makes. runtime.proto is the protocol, with a comment for every message. Around it
 stands the handshake of hashicorp/go-plugin, which any language can do:
 
  1. teal starts the program with TEAL_RUNTIME_PLUGIN set and its certificate in
@@ -22,7 +17,7 @@ stands the handshake of hashicorp/go-plugin, which any language can do:
     on the host, until the call has ended.
 """
 
-import base64
+import itertools
 import os
 import queue
 import subprocess
@@ -59,6 +54,18 @@ class Host:
 
     def __init__(self, hosts, call):
         self.name, self._hosts, self._call = call.host, hosts, call
+
+    def stream(self, args, start, rest):
+        """Run a command in the place of one that teal has started with start, and
+        hand its streams through."""
+        inner = pb.CommandStart(call=self._call, args=args, env=start.env,
+                                stdin=start.stdin, stdout=start.stdout, stderr=start.stderr)
+        rpc = self._hosts.run(itertools.chain([pb.CommandInput(start=inner)], rest if start.stdin else []))
+        self._hosts.running[self._call.handle] = rpc
+        for part in rpc:
+            if part.end.error.HasField("exit"):  # of the command that was asked for
+                part.end.error.exit.args[:] = start.args
+            yield part
 
     def run(self, *args, stdin=b"", env=None):
         """Run a command on the host and return what it wrote."""
@@ -118,7 +125,8 @@ class _Hosts:
 def _services(runtime, hosts, stopped):
     def configure(request, _):
         hosts.connect(request.broker_id)
-        return pb.Capabilities()
+        return pb.Capabilities(version=runtime.version, **{
+            ability: hasattr(runtime, ability) for ability in ("restart", "set_restart_policy", "logs", "local_commands")})
 
     def unary(request_type, response_type, method):
         def serve(request, _):
@@ -139,15 +147,19 @@ def _services(runtime, hosts, stopped):
         finally:
             hosts.running.pop(request.call.handle, None)
 
-    def execute(parts, _):
-        start, stdin = next(parts).start, b""
-        for part in parts if start.stdin else ():
-            if part.stdin_end:
-                break
-            stdin += part.stdin
+    def logs(request, _):
         try:
-            yield pb.CommandOutput(stdout=runtime.exec(Host(hosts, start.call), start, stdin))
-            yield pb.CommandOutput(end=pb.Done())
+            yield pb.LogsResponse(output=runtime.logs(Host(hosts, request.call), request))
+        except Exception as error:
+            yield pb.LogsResponse(error=_error(error))
+        finally:
+            hosts.running.pop(request.call.handle, None)
+
+    def execute(parts, _):
+        start = next(parts).start
+        host = Host(hosts, start.call)
+        try:
+            yield from host.stream(runtime.exec(host, start), start, parts)
         except Exception as error:
             yield pb.CommandOutput(end=pb.Done(error=_error(error)))
         finally:
@@ -161,7 +173,7 @@ def _services(runtime, hosts, stopped):
         return message
 
     raw = (same, same)
-    done = lambda method: lambda host, request: method(host, request) or pb.Done()
+    done = lambda name: lambda host, request: getattr(runtime, name)(host, request) or pb.Done()
     return [grpc.method_handlers_generic_handler(name, methods) for name, methods in {
         "teal.plugin.v1.RuntimeService": {
             "Configure": grpc.unary_unary_rpc_method_handler(
@@ -174,8 +186,14 @@ def _services(runtime, hosts, stopped):
             "Exec": grpc.stream_stream_rpc_method_handler(
                 execute, pb.CommandInput.FromString, pb.CommandOutput.SerializeToString),
             "List": unary(pb.ListRequest, pb.ListResponse, runtime.list),
-            "Stop": unary(pb.StopRequest, pb.Done, done(runtime.stop)),
-            "Remove": unary(pb.ContainerRequest, pb.Done, done(runtime.remove)),
+            "Stop": unary(pb.StopRequest, pb.Done, done("stop")),
+            "Remove": unary(pb.ContainerRequest, pb.Done, done("remove")),
+            # What a runtime has not, teal does not ask for.
+            "Restart": unary(pb.StopRequest, pb.Done, done("restart")),
+            "SetRestartPolicy": unary(pb.SetRestartPolicyRequest, pb.Done, done("set_restart_policy")),
+            "LocalCommands": unary(pb.StopRequest, pb.LocalCommandsResponse,
+                                   lambda host, request: runtime.local_commands(host, request)),
+            "Logs": grpc.unary_stream_rpc_method_handler(logs, pb.LogsRequest.FromString, pb.LogsResponse.SerializeToString),
         },
         "plugin.GRPCBroker": {"StartStream": grpc.stream_stream_rpc_method_handler(
             hosts.start_stream, broker_pb2.ConnInfo.FromString, same)},
@@ -195,7 +213,13 @@ def _certificate(folder):
 
 
 def serve(runtime):
-    """Serve runtime to the teal that started this process, until it is done."""
+    """Serve runtime to the teal that started this process, until it is done.
+
+    Its methods are called by several threads, each with the host and the message.
+    probe, pull, create, exec, list, stop and remove it must have; exec returns the
+    command that does on the host what was asked for in the container. The others
+    are abilities, and missing ones are no mistake.
+    """
     if os.environ.get(COOKIE[0]) != COOKIE[1]:
         sys.exit("This is a plugin of teal, which starts it.")
     teal = os.environ["PLUGIN_CLIENT_CERT"].encode()

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/teal-deploy/teal/plugins"
+	"github.com/teal-deploy/teal/plugins/internal/fault"
 )
 
 const (
@@ -26,8 +27,6 @@ const (
 	// leaveTime is how long a program may stay after its last line, and after
 	// it was asked to end.
 	leaveTime = 2 * time.Second
-	// maxTail bounds what is kept of standard error, in bytes.
-	maxTail = 4 << 10
 )
 
 // streams are those of the call itself.
@@ -64,13 +63,17 @@ type brokenError struct{ text, stderr string }
 
 func (e *brokenError) Error() string { return e.text }
 
-// of names the plugin, and adds what it said at last.
-func (e *brokenError) of(name string) error {
-	if e.stderr != "" {
-		return fmt.Errorf("plugin %s %s: %s", name, e.text, e.stderr)
-	}
-	return fmt.Errorf("plugin %s %s", name, e.text)
+// A CancelledError is the cause of a call's end, with the last lines that the
+// program wrote to standard error until then.
+type CancelledError struct {
+	Err  error
+	Said string
 }
+
+func (e *CancelledError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *CancelledError) Unwrap() error { return e.Err }
 
 // A saidError is the program's own.
 type saidError struct{ failure *failure }
@@ -87,11 +90,17 @@ func (p *Program) converse(ctx context.Context, h plugins.Host, req request, s s
 	}
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
+	caller := ctx
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
-	log := &tail{log: p.Log}
+	var tail fault.Tail
 	cmd := exec.CommandContext(ctx, p.Path)
-	cmd.Args, cmd.Env, cmd.Stderr = p.Argv, p.Env, log
+	cmd.Args, cmd.Env, cmd.Stderr = p.Argv, p.Env, &tail
+	if p.Log != nil {
+		log := &fault.Lines{Emit: p.Log}
+		defer log.Flush()
+		cmd.Stderr = io.MultiWriter(&tail, log)
+	}
 	cmd.SysProcAttr = attributes()
 	cmd.Cancel = func() error {
 		if syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) != nil {
@@ -109,7 +118,10 @@ func (p *Program) converse(ctx context.Context, h plugins.Host, req request, s s
 		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return &brokenError{text: "does not start: " + err.Error()}
+		return &brokenError{text: "does not start: " + fault.NotStarted(p.Path, err).Error()}
+	}
+	if p.Started != nil {
+		defer p.Started(cmd.Process.Pid)()
 	}
 	// A child that the program left behind goes with it.
 	defer func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }()
@@ -125,8 +137,11 @@ func (p *Program) converse(ctx context.Context, h plugins.Host, req request, s s
 		leave()
 	}
 	exit := cmd.Wait()
+	if cause := context.Cause(caller); err != nil && cause != nil {
+		return &CancelledError{cause, tail.String()}
+	}
 	if broken, ok := errors.AsType[*brokenError](err); ok {
-		broken.stderr = log.String()
+		broken.stderr = tail.String()
 		if broken.text == "" {
 			broken.text = "ended without a result"
 			if exit != nil {
@@ -248,28 +263,4 @@ func (l *limited) Write(p []byte) (int, error) {
 		return 0, io.ErrShortWrite
 	}
 	return l.text.Write(p)
-}
-
-// A tail hands on the lines of standard error and keeps the last of them.
-type tail struct {
-	log  func(string)
-	kept []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	if t.log != nil {
-		for l := range strings.Lines(string(p)) {
-			t.log(strings.TrimRight(l, "\r\n"))
-		}
-	}
-	if t.kept = append(t.kept, p...); len(t.kept) > maxTail {
-		t.kept = append(t.kept[:0], t.kept[len(t.kept)-maxTail:]...)
-	}
-	return len(p), nil
-}
-
-// String returns the last line.
-func (t *tail) String() string {
-	s := strings.TrimSpace(string(t.kept))
-	return strings.ToValidUTF8(s[strings.LastIndexByte(s, '\n')+1:], "\uFFFD")
 }

@@ -2,7 +2,7 @@
 // no gRPC: a shell script will do. The program is started once for each call
 // and talks in lines, each a JSON object.
 //
-// The first line on its standard input is the request:
+// The first line on its standard input is the request, version and call first:
 //
 //	{"version":1, "call":"stop", "host":"web1", "settings":{}, "id":"c1", "grace":10}
 //
@@ -14,17 +14,18 @@
 //	{"stream":["docker","exec","-i","c1","sh"], "env":{"A":"b"}}
 //	    {"code":0}
 //
-// Only the first member is required. A stream has the standard input, output
-// and error of the call itself, untouched: what Exec runs, what Logs prints,
-// the progress of Pull. A command that could not be run at all ends the call;
-// the program need not know of that. The last line is one of
+// Only the first member is required, and code comes first. A stream has the
+// standard input, output and error of the call itself, untouched: what Exec
+// runs, what Logs prints, the progress of Pull. A command that could not be run
+// at all ends the call; the program need not know of that. The last line is one
+// of
 //
 //	{"result":{…}}
 //	{"error":{"kind":"not found","message":"there is no container c1"}}
 //
 // Calls, what comes with the request, and the result:
 //
-//	describe        -                     {"calls":["restart","restart-policy","logs","local-commands"], "settings":true}
+//	describe        -                     {"protocol":1, "plugin_version":"1.0", "calls":["restart","restart-policy","logs","local-commands"], "settings":true}
 //	probe           -                     {"name":"mine", "version":"1", "warnings":["…"]}
 //	pull            image policy auth     {"reference":"…", "digest":"sha256:…"}
 //	create          spec                  a container
@@ -36,11 +37,13 @@
 //	logs            id lines              {}
 //	local-commands  id grace              {"pid":[…], "stop":[…], "remove":[…], "port":0}
 //
-// describe comes first, and says which of the optional calls there are and
-// whether the program looks at settings; then it may say with an error what is
-// wrong with one: {"error":{"setting":["opt","level"],"message":"…"}}. A
-// container is {"id":"…", "name":"…", "image":"…", "labels":{}, "status":
-// "running", "health":"", "pid":1, "exit_code":0, "created":"2026-01-02T15:04:05Z"};
+// describe comes first, and says which version of this protocol the program
+// speaks (left out: 1), which version it is itself, for people, which of the
+// optional calls there are and whether it looks at settings; then it may say
+// with an error what is wrong with one:
+// {"error":{"setting":["opt","level"],"message":"…"}}. A container is
+// {"id":"…", "name":"…", "image":"…", "labels":{}, "status":"running",
+// "health":"", "pid":1, "exit_code":0, "created":"2026-01-02T15:04:05Z"};
 // a spec has name, image, command, env, labels, mounts (source, target,
 // read_only), port, publish, memory, cpus, stop_grace and restart; a command
 // has args and env. Times are in seconds. Kinds are those of package plugins.

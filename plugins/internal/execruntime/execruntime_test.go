@@ -37,7 +37,7 @@ func program(t *testing.T, body string) (p Program, dir string) {
 
 func open(t *testing.T, p Program) plugins.Runtime {
 	t.Helper()
-	rt, err := New(t.Context(), p)
+	rt, _, err := New(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,19 +209,20 @@ func TestAbilitiesAreThoseThatTheProgramTells(t *testing.T) {
 		t.Error("it is a Restarter")
 	}
 	p.Settings = map[string]any{"level": 1}
-	if _, err := New(t.Context(), p); err == nil || err.Error() != "settings: the plugin mine takes none" {
+	if _, _, err := New(t.Context(), p); err == nil || err.Error() != "settings: the plugin mine takes none" {
 		t.Error(err)
 	}
 	for body, want := range map[string]string{
 		`echo '{"result":{"calls":["fly"]}}'`:                                     `describe: there is no optional call "fly"`,
 		`echo '{"error":{"setting":["opt","level"],"message":"it is too high"}}'`: "setting opt.level: it is too high",
-		`echo '{"run":["true"]}'`:                                                 "describe: plugin mine asked for a command in the call describe, which has no host",
+		`echo '{"run":["true"]}'`:                                                 "describe: plugin mine asked for a command in the call describe, which has no host (--verbose shows all that it writes)",
+		`echo '{"result":{"protocol":2}}'`:                                        "describe: it speaks version 2 of the protocol and this teal version 1: update teal, or take the plugin's release for this one",
 	} {
 		p, dir := program(t, body)
 		if err := os.WriteFile(filepath.Join(dir, "describe"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := New(t.Context(), p); err == nil || err.Error() != want {
+		if _, _, err := New(t.Context(), p); err == nil || err.Error() != want {
 			t.Errorf("the error is %v, not %s", err, want)
 		}
 	}
@@ -234,7 +235,7 @@ func TestWhatGoesWrongIsToldInOneLine(t *testing.T) {
 	}{
 		{`echo '{"error":{"kind":"not found","message":"no c1"}}'`, "web1: remove c1: no c1", plugins.NotFound},
 		{`echo '{"error":{"message":"just so"}}'`, "web1: remove c1: just so", ""},
-		{`echo one >&2; echo 'cannot go on' >&2; exit 4`, "web1: remove c1: plugin mine ended without a result (exit status 4): cannot go on", plugins.Unavailable},
+		{`echo one >&2; echo 'cannot go on' >&2; exit 4`, "web1: remove c1: plugin mine ended without a result (exit status 4): one; cannot go on", plugins.Unavailable},
 		{`kill -KILL $$`, "web1: remove c1: plugin mine ended without a result (signal: killed)", plugins.Unavailable},
 		{`echo hello`, `web1: remove c1: plugin mine wrote "hello\n", which is no line of the protocol`, plugins.Unavailable},
 		{`echo '{}'; cat >/dev/null`, "web1: remove c1: plugin mine wrote a line that is not one of run, stream, result and error", plugins.Unavailable},
@@ -253,11 +254,11 @@ func TestWhatGoesWrongIsToldInOneLine(t *testing.T) {
 		t.Error(err)
 	}
 	p.Argv[1] += "-missing"
-	if _, err := New(t.Context(), p); !errors.Is(err, plugins.Unavailable) {
+	if _, _, err := New(t.Context(), p); !errors.Is(err, plugins.Unavailable) {
 		t.Error(err)
 	}
 	p.Path = "/no/such/shell"
-	if _, err := New(t.Context(), p); err == nil || !strings.Contains(err.Error(), "plugin mine does not start") {
+	if _, _, err := New(t.Context(), p); err == nil || !strings.Contains(err.Error(), "plugin mine does not start") {
 		t.Error(err)
 	}
 }
@@ -268,15 +269,17 @@ func TestCancelledCallEndsTheProgramAndItsChildren(t *testing.T) {
 		"that does not listen":    `trap '' TERM; sleep 60 & while :; do sleep 1; done`,
 		"that waits for the host": `echo '{"run":["sleep","60"]}'; read -r answer`,
 	} {
+		body = "echo waiting >&2; " + body
 		t.Run(name, func(t *testing.T) {
 			p, _ := program(t, body)
 			rt := open(t, p)
 			cause := errors.New("Ctrl-C")
 			ctx, cancel := context.WithCancelCause(t.Context())
-			time.AfterFunc(200*time.Millisecond, func() { cancel(cause) })
+			time.AfterFunc(500*time.Millisecond, func() { cancel(cause) })
 			began := time.Now()
-			if err := rt.Remove(ctx, plugintest.Local("web1"), "c1"); !errors.Is(err, cause) {
-				t.Error(err)
+			err := rt.Remove(ctx, plugintest.Local("web1"), "c1")
+			if late, ok := errors.AsType[*CancelledError](err); !ok || late.Said != "waiting" || late.Error() != "Ctrl-C" || !errors.Is(err, cause) {
+				t.Errorf("%v, %+v", err, late)
 			}
 			if took := time.Since(began); took > 6*time.Second {
 				t.Errorf("it took %v", took)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/teal-deploy/teal/plugins"
+	"github.com/teal-deploy/teal/plugins/internal/fault"
 	"github.com/teal-deploy/teal/plugins/internal/wire"
 )
 
@@ -23,27 +24,35 @@ type Program struct {
 	Verify func() error
 	// Log gets each line of standard error; nil: nobody does.
 	Log func(line string)
+	// Started is told the id of each process, which leads a group of its own,
+	// and returns what is called when that has ended; nil: nobody asks.
+	Started func(pid int) (ended func())
 }
 
 // New asks p what it can do and returns it as a runtime with exactly those
-// optional interfaces. What p has against its settings is a
+// optional interfaces, and what it said. What p has against its settings is a
 // *plugins.SettingError.
-func New(ctx context.Context, p Program) (plugins.Runtime, error) {
+func New(ctx context.Context, p Program) (plugins.Runtime, *wire.Capabilities, error) {
 	rt := &runtime{program: p}
 	if rt.program.Settings == nil {
 		rt.program.Settings = map[string]any{}
 	}
 	var can struct {
+		Protocol int      `json:"protocol"`
 		Calls    []string `json:"calls"`
 		Settings bool     `json:"settings"`
+		Plugin   string   `json:"plugin_version"`
 	}
 	if err := rt.call(ctx, nil, "describe", request{Call: "describe"}, streams{}, &can); err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if can.Protocol != 0 && can.Protocol != version {
+		return nil, nil, &plugins.Error{Op: "describe", Kind: plugins.Unsupported, Err: fault.Skew(can.Protocol, version)}
 	}
 	if len(p.Settings) > 0 && !can.Settings {
-		return nil, &plugins.SettingError{Err: fmt.Errorf("the plugin %s takes none", p.Name)}
+		return nil, nil, &plugins.SettingError{Err: fmt.Errorf("the plugin %s takes none", p.Name)}
 	}
-	caps := &wire.Capabilities{}
+	caps := &wire.Capabilities{Settings: can.Settings, Version: can.Plugin}
 	for _, call := range can.Calls {
 		switch call {
 		case "restart":
@@ -55,10 +64,10 @@ func New(ctx context.Context, p Program) (plugins.Runtime, error) {
 		case "local-commands":
 			caps.LocalCommands = true
 		default:
-			return nil, &plugins.Error{Op: "describe", Kind: plugins.Unsupported, Err: fmt.Errorf("there is no optional call %q", call)}
+			return nil, nil, &plugins.Error{Op: "describe", Kind: plugins.Unsupported, Err: fmt.Errorf("there is no optional call %q", call)}
 		}
 	}
-	return wire.Limit(rt, caps), nil
+	return wire.Limit(rt, caps), caps, nil
 }
 
 type runtime struct{ program Program }
@@ -159,14 +168,11 @@ func (r *runtime) call(ctx context.Context, h plugins.Host, op string, req reque
 	}
 	req.Version, req.Host, req.Settings = version, host, r.program.Settings
 	err := r.program.converse(ctx, h, req, s, into)
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	}
 	if broken, ok := errors.AsType[*brokenError](err); ok {
-		return &plugins.Error{Op: op, Host: host, Kind: plugins.Unavailable, Err: broken.of(r.program.Name)}
+		return &plugins.Error{
+			Op: op, Host: host, Kind: plugins.Unavailable,
+			Err: &fault.Error{Plugin: r.program.Name, What: broken.text, Said: broken.stderr},
+		}
 	}
 	if said, ok := errors.AsType[*saidError](err); ok {
 		return said.failure.err(op, host)

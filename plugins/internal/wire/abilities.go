@@ -24,6 +24,40 @@ type Every interface {
 // interfaces that the plugin's runtime has.
 func (c *Client) Runtime() plugins.Runtime { return Limit(c, c.caps) }
 
+// Capabilities returns what the plugin said that it can do.
+func (c *Client) Capabilities() *Capabilities { return c.caps }
+
+// Names are those of the optional interfaces, as the protocol of package
+// execruntime has them, and "settings".
+func (x *Capabilities) Names() []string {
+	var names []string
+	for _, ability := range []struct {
+		name string
+		has  bool
+	}{
+		{"restart", x.GetRestart()},
+		{"restart-policy", x.GetSetRestartPolicy()},
+		{"logs", x.GetLogs()},
+		{"local-commands", x.GetLocalCommands()},
+		{"settings", x.GetSettings()},
+	} {
+		if ability.has {
+			names = append(names, ability.name)
+		}
+	}
+	return names
+}
+
+// Abilities says which optional interfaces rt has.
+func Abilities(rt plugins.Runtime) *Capabilities {
+	caps := &Capabilities{}
+	_, caps.Restart = rt.(plugins.Restarter)
+	_, caps.SetRestartPolicy = rt.(plugins.RestartPolicySetter)
+	_, caps.Logs = rt.(plugins.LogStreamer)
+	_, caps.LocalCommands = rt.(plugins.LocalRemover)
+	return caps
+}
+
 // Limit returns c with the optional interfaces that caps name and no others, so
 // that an assertion tells the truth. Go cannot add methods to a value, hence a
 // type for each combination.

@@ -20,18 +20,22 @@ const (
 	cancelEvery = 20 * time.Millisecond
 )
 
+// ErrCutOff says that a plugin did not end a cancelled call in the time that it
+// gets for it. It can do nothing more to the call's host.
+var ErrCutOff = errors.New("did not clean up in time")
+
 // A Client is teal's side of a plugin.
 type Client struct {
 	name   string
 	rpc    RuntimeServiceClient
 	hosts  *hosts
 	broker uint32
-	died   func() string
+	died   func() error
 	grace  time.Duration // for a cancelled call to clean up
 	caps   *Capabilities
 }
 
-func newClient(name string, conn grpc.ClientConnInterface, hosts *hosts, broker uint32, died func() string) *Client {
+func newClient(name string, conn grpc.ClientConnInterface, hosts *hosts, broker uint32, died func() error) *Client {
 	return &Client{name: name, rpc: NewRuntimeServiceClient(conn), hosts: hosts, broker: broker, died: died, grace: cleanupGrace}
 }
 
@@ -126,7 +130,7 @@ func (c *call) result(hop error, work *Error) error {
 	}
 	if done := ended(c.caller, err); done != nil {
 		if c.hop.Err() != nil {
-			return fmt.Errorf("%w; plugin %s did not clean up in time", done, c.client.name)
+			return fmt.Errorf("%w; plugin %s %w", done, c.client.name, ErrCutOff)
 		}
 		return done
 	}
@@ -146,14 +150,7 @@ func (c *Client) hopFailure(op, host string, err error) error {
 	case codes.ResourceExhausted, codes.Internal, codes.InvalidArgument:
 		e.Kind, e.Err = plugins.Invalid, fmt.Errorf("plugin %s: %s", c.name, s.Message())
 	default:
-		e.Kind, e.Err = plugins.Unavailable, c.death()
+		e.Kind, e.Err = plugins.Unavailable, c.died()
 	}
 	return e
-}
-
-func (c *Client) death() error {
-	if last := c.died(); last != "" {
-		return fmt.Errorf("plugin %s died: %s", c.name, last)
-	}
-	return errors.New("plugin " + c.name + " died")
 }

@@ -3,7 +3,7 @@ package wire
 import (
 	"context"
 	"crypto/rand"
-	"errors"
+	"fmt"
 	"net"
 	"sync"
 
@@ -13,6 +13,8 @@ import (
 // hosts is teal's side of HostsService: the hosts that are lent just now.
 type hosts struct {
 	UnimplementedHostsServiceServer
+
+	plugin string // its name, for messages
 
 	mu   sync.Mutex
 	lent map[string]*loan
@@ -24,7 +26,7 @@ type loan struct {
 	ctx  context.Context // ends with the call
 }
 
-func newHosts() *hosts { return &hosts{lent: make(map[string]*loan)} }
+func newHosts(plugin string) *hosts { return &hosts{plugin: plugin, lent: make(map[string]*loan)} }
 
 // lend returns a handle for h, and the function that makes it worthless and
 // ends what still runs by it.
@@ -49,7 +51,7 @@ func (s *hosts) find(call *Call) (*loan, error) {
 	if !ok {
 		return nil, &plugins.Error{
 			Op: "reach host", Host: call.GetHost(), Kind: plugins.Denied,
-			Err: errors.New("the plugin was not handed this host, or its call has ended"),
+			Err: fmt.Errorf("plugin %s was not handed this host, or the call that it was for has ended", s.plugin),
 		}
 	}
 	return l, nil

@@ -50,8 +50,8 @@ type Plugin struct {
 
 	Runtime plugins.Runtime
 
-	RuntimeName string        // for messages
-	Died        func() string // returns the last words of the plugin's process, which has broken the connection
+	RuntimeName string       // for messages
+	Died        func() error // says how the plugin's process, which has broken the connection, ended
 }
 
 var _ goplugin.GRPCPlugin = (*Plugin)(nil)
@@ -67,7 +67,7 @@ func (p *Plugin) GRPCServer(broker *goplugin.GRPCBroker, s *grpc.Server) error {
 // GRPCClient implements goplugin.GRPCPlugin in teal's process. The hosts are
 // served once for the plugin's life: each id of the broker costs a listener.
 func (p *Plugin) GRPCClient(_ context.Context, broker *goplugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
-	hosts := newHosts()
+	hosts := newHosts(p.RuntimeName)
 	id := broker.NextId()
 	go broker.AcceptAndServe(id, func(opts []grpc.ServerOption) *grpc.Server {
 		s := grpc.NewServer(append(opts, ServerOptions()...)...)

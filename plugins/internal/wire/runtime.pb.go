@@ -95,6 +95,7 @@ type Capabilities struct {
 	LocalCommands    bool                   `protobuf:"varint,4,opt,name=local_commands,json=localCommands,proto3" json:"local_commands,omitempty"`
 	Settings         bool                   `protobuf:"varint,5,opt,name=settings,proto3" json:"settings,omitempty"` // it has looked at them
 	Error            *Error                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`        // what is wrong with the settings
+	Version          string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`    // of the plugin, for people
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -169,6 +170,13 @@ func (x *Capabilities) GetError() *Error {
 		return x.Error
 	}
 	return nil
+}
+
+func (x *Capabilities) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
 }
 
 // A Call is what every call of a runtime begins with.
@@ -2549,14 +2557,15 @@ const file_runtime_proto_rawDesc = "" +
 	"\rruntime.proto\x12\x0eteal.plugin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n" +
 	"\x10ConfigureRequest\x12\x1b\n" +
 	"\tbroker_id\x18\x01 \x01(\rR\bbrokerId\x12\x1a\n" +
-	"\bsettings\x18\x02 \x01(\fR\bsettings\"\xda\x01\n" +
+	"\bsettings\x18\x02 \x01(\fR\bsettings\"\xf4\x01\n" +
 	"\fCapabilities\x12\x18\n" +
 	"\arestart\x18\x01 \x01(\bR\arestart\x12,\n" +
 	"\x12set_restart_policy\x18\x02 \x01(\bR\x10setRestartPolicy\x12\x12\n" +
 	"\x04logs\x18\x03 \x01(\bR\x04logs\x12%\n" +
 	"\x0elocal_commands\x18\x04 \x01(\bR\rlocalCommands\x12\x1a\n" +
 	"\bsettings\x18\x05 \x01(\bR\bsettings\x12+\n" +
-	"\x05error\x18\x06 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\"g\n" +
+	"\x05error\x18\x06 \x01(\v2\x15.teal.plugin.v1.ErrorR\x05error\x12\x18\n" +
+	"\aversion\x18\a \x01(\tR\aversion\"g\n" +
 	"\x04Call\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\tR\x06handle\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x123\n" +

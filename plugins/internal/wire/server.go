@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime/debug"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -36,11 +37,8 @@ func (s *server) Configure(ctx context.Context, req *ConfigureRequest) (*Capabil
 	s.mu.Lock()
 	s.hosts = NewHostsServiceClient(conn)
 	s.mu.Unlock()
-	caps := &Capabilities{}
-	_, caps.Restart = s.rt.(plugins.Restarter)
-	_, caps.SetRestartPolicy = s.rt.(plugins.RestartPolicySetter)
-	_, caps.Logs = s.rt.(plugins.LogStreamer)
-	_, caps.LocalCommands = s.rt.(plugins.LocalRemover)
+	caps := Abilities(s.rt)
+	caps.Version = versionOf(s.rt)
 	if rt, ok := s.rt.(plugins.Configurer); ok {
 		settings, err := unmarshalSettings(req.GetSettings())
 		if err == nil {
@@ -49,6 +47,19 @@ func (s *server) Configure(ctx context.Context, req *ConfigureRequest) (*Capabil
 		caps.Settings, caps.Error = true, encodeError(err)
 	}
 	return caps, nil
+}
+
+// versionOf is what the author calls the program, or what go build does; "" when
+// nobody has a name for it.
+func versionOf(rt plugins.Runtime) string {
+	if v, ok := rt.(plugins.Versioner); ok {
+		return v.Version()
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "(devel)" {
+		return ""
+	}
+	return info.Main.Version
 }
 
 // Cancel implements RuntimeService.

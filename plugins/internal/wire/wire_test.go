@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/teal-deploy/teal/plugins"
 	"github.com/teal-deploy/teal/plugins/plugintest"
@@ -47,12 +48,12 @@ func connect(t *testing.T, register func(*grpc.Server)) *grpc.ClientConn {
 // across returns rt as it is on the other side of the wire, in one process.
 func across(t *testing.T, rt plugins.Runtime) *Client {
 	t.Helper()
-	lent := newHosts()
+	lent := newHosts("test")
 	back := connect(t, func(s *grpc.Server) { RegisterHostsServiceServer(s, lent) })
 	there := connect(t, func(s *grpc.Server) {
 		RegisterRuntimeServiceServer(s, newServer(rt, func(uint32) (grpc.ClientConnInterface, error) { return back, nil }))
 	})
-	c := newClient("test", there, lent, 1, func() string { return "its last words" })
+	c := newClient("test", there, lent, 1, func() error { return errors.New("its last words") })
 	if err := c.Configure(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +244,7 @@ func TestAllThatProbeFoundComesAcross(t *testing.T) {
 
 func TestMethodOfALaterProtocolIsUnsupported(t *testing.T) {
 	there := connect(t, func(s *grpc.Server) { RegisterRuntimeServiceServer(s, UnimplementedRuntimeServiceServer{}) })
-	c := newClient("old", there, newHosts(), 1, func() string { return "" })
+	c := newClient("old", there, newHosts("test"), 1, func() error { return nil })
 	if _, err := c.Probe(t.Context(), plugintest.Local("web1")); !errors.Is(err, plugins.Unsupported) {
 		t.Error(err)
 	}
@@ -515,7 +516,7 @@ func TestDiedPluginIsUnavailableWithItsLastWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	c := newClient("test", conn, newHosts(), 1, func() string { return "panic: oh" })
+	c := newClient("test", conn, newHosts("test"), 1, func() error { return errors.New("plugin test died: panic: oh") })
 	for _, when := range []string{"in a call", "before a call"} {
 		_, err = c.Probe(t.Context(), plugintest.Local("web1"))
 		if !errors.Is(err, plugins.Unavailable) || !strings.Contains(err.Error(), "plugin test died: panic: oh") {
@@ -621,5 +622,37 @@ func TestWhatWasWrittenBeforeCloseArrives(t *testing.T) {
 	}()
 	if err := c.Remove(t.Context(), plugintest.Local("web1"), ""); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEveryCapabilityHasAName notices one that was added to the protocol alone.
+func TestEveryCapabilityHasAName(t *testing.T) {
+	fields := (&Capabilities{}).ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		if field.Kind() != protoreflect.BoolKind {
+			continue
+		}
+		caps := &Capabilities{}
+		caps.ProtoReflect().Set(field, protoreflect.ValueOfBool(true))
+		if names := caps.Names(); len(names) != 1 {
+			t.Errorf("%s is told as %q", field.Name(), names)
+		}
+	}
+	if names := (&Capabilities{}).Names(); len(names) != 0 {
+		t.Errorf("none is told as %q", names)
+	}
+}
+
+type versioned struct{ plugins.Runtime }
+
+func (versioned) Version() string { return "1.2.3" }
+
+func TestPluginTellsItsVersion(t *testing.T) {
+	if got := across(t, versioned{}).Capabilities().GetVersion(); got != "1.2.3" {
+		t.Errorf("it says %q", got)
+	}
+	if got := across(t, struct{ plugins.Runtime }{}).Capabilities().GetVersion(); got != "" {
+		t.Errorf("a program without a version says %q", got)
 	}
 }
