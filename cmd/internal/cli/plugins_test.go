@@ -106,7 +106,7 @@ func TestListedPluginThatDoesNotAnswerHoldsUpNobody(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	var list []listed
-	for range 3 * answersAtOnce { // more than are asked at a time
+	for range answersAtOnce + 1 { // more than are asked at a time
 		list = append(list, listed{
 			Found:  loader.Found{Name: "mute"},
 			launch: loader.Spec{Name: "mute", Cmd: []string{"/bin/sh", "-c", "sleep 20"}},
