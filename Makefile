@@ -40,9 +40,21 @@ unit: ## all tests that need no lab
 	go test -race $(TESTFLAGS) $$(go list ./... | grep -v -e '/examples/lab$$' -e '/teal/orchestrator$$')
 	go test -race $(TESTFLAGS) ./orchestrator
 
+# What the lab's tests deploy with: docker, podman (root's) or rootless-podman,
+# several with commas, or all; each has all tests, one runtime after the other.
+# Unset, Docker has all of them, and the others have, beside it, those in which
+# they go ways of their own.
+TEAL_RUNTIME ?=
+comma    := ,
+RUNTIMES := $(patsubst all,docker podman rootless-podman,$(subst $(comma), ,$(TEAL_RUNTIME)))
+
 # Its tests see to it themselves how many labs there are at a time.
-lab: build ## tests against real servers in network namespaces; needs root
-	TEAL=$(BIN)/teal go test -race -count=1 -timeout 20m $(TESTFLAGS) ./examples/lab
+lab: build ## tests against real servers in network namespaces; needs root; TEAL_RUNTIME=podman for all of them with Podman
+	@for runtime in $(or $(RUNTIMES),""); do \
+		echo "lab: $${runtime:-docker, and the others beside it}"; \
+		TEAL=$(BIN)/teal TEAL_RUNTIME=$$runtime \
+			go test -race -count=1 -timeout $(if $(RUNTIMES),40m,20m) $(TESTFLAGS) ./examples/lab || exit; \
+	done
 
 lint: tools
 	golangci-lint run ./...

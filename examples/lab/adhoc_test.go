@@ -19,7 +19,8 @@ func TestAdHocNeedsNoFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := start(t, lab.Config{Hosts: 1, Engine: lab.Docker, Services: true})
+	on := engines(t)[0]
+	l := start(t, lab.Config{Hosts: 1, Engine: on.engine, Services: true})
 	image, err := l.PushImage(t.Context(), "1")
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +44,7 @@ func TestAdHocNeedsNoFile(t *testing.T) {
 	}
 	deploy := func(image, page string) ended {
 		return teal(
-			"deploy", "--json", "--yes", "--on", "root@h1:22", "--app", "hello", "--image", image, "--port", "8080",
+			"deploy", "--json", "--yes", "--on", "root@h1:22", "--app", "hello", "--runtime", on.runtime, "--image", image, "--port", "8080",
 			"--http", "/"+page, "--proxy", "nginx", "--listen", "80", "--version", page,
 			"--", "/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/bin",
 		)
@@ -55,7 +56,7 @@ func TestAdHocNeedsNoFile(t *testing.T) {
 	if code := get(t, "http://"+l.Host(1).Addr.String()+"/busybox"); code != 200 {
 		t.Errorf("the public listener answers %d", code)
 	}
-	status := f.must(teal("status", "--json", "--on", "root@h1:22", "--app", "hello"))
+	status := f.must(teal("status", "--json", "--on", "root@h1:22", "--app", "hello", "--runtime", on.runtime))
 	if !strings.Contains(status.stdout, `"live":"green"`) {
 		t.Errorf("status by the app's name: %s", status.stdout)
 	}

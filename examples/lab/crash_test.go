@@ -27,56 +27,61 @@ func (f *fleet) killAt(sig syscall.Signal, is func(event) bool, args ...string) 
 }
 
 func TestTealMayDieAtAnyStep(t *testing.T) {
-	t.Parallel()
-	f := newFleet(t, hosts(1), quick)
-	f.deploy("1")
-	s := f.stress(light(), 5*time.Minute)
-	serving := "1"
-	for i, step := range []string{"image", "code", "create", "install", "test"} {
-		version := strconv.Itoa(i + 2)
-		f.publish(version, "")
-		e := f.killAt(syscall.SIGKILL, func(e event) bool { return e.Step == step }, "deploy", "--version", version)
-		if e.code != -1 {
-			t.Fatalf("killed in %s, teal ended with code %d", step, e.code)
+	eachEngine(t, func(t *testing.T, on runtimeRow) {
+		f := newFleet(t, on.hosts(1), quick)
+		f.deploy("1")
+		s := f.stress(light(), 5*time.Minute)
+		serving := "1"
+		steps := []string{"image", "code", "create", "install", "test"}
+		if on.beside {
+			steps = []string{"create", "install"}
 		}
-		if got := f.serves(f.Host(1)); got != serving {
-			t.Errorf("killed in %s: %s serves, want %s", step, got, serving)
+		for i, step := range steps {
+			version := strconv.Itoa(i + 2)
+			f.publish(version, "")
+			e := f.killAt(syscall.SIGKILL, func(e event) bool { return e.Step == step }, "deploy", "--version", version)
+			if e.code != -1 {
+				t.Fatalf("killed in %s, teal ended with code %d", step, e.code)
+			}
+			if got := f.serves(f.Host(1)); got != serving {
+				t.Errorf("killed in %s: %s serves, want %s", step, got, serving)
+			}
+			// The lock is free within seconds; then the next deployment cleans up.
+			f.eventually(5*time.Second, "the lock is free", func() bool {
+				return !strings.Contains(f.must(f.run(nil, "status")).stdout, `"lock"`)
+			})
+			f.must(f.run(nil, "deploy", "--version", version))
+			serving = version
+			if got := f.serves(f.Host(1)); got != serving {
+				t.Errorf("after cleaning up %s serves, want %s", got, serving)
+			}
 		}
-		// The lock is free within seconds; then the next deployment cleans up.
-		f.eventually(5*time.Second, "the lock is free", func() bool {
-			return !strings.Contains(f.must(f.run(nil, "status")).stdout, `"lock"`)
-		})
-		f.must(f.run(nil, "deploy", "--version", version))
-		serving = version
-		if got := f.serves(f.Host(1)); got != serving {
-			t.Errorf("after cleaning up %s serves, want %s", got, serving)
-		}
-	}
 
-	// Behind the switch: blue is removed on time by the host itself.
-	f.publish("last", "")
-	var at time.Time
-	f.killAt(syscall.SIGKILL, func(e event) bool {
-		if e.Step == "switch" && e.Status == "done" {
-			at = time.Now()
-			return true
+		// Behind the switch: blue is removed on time by the host itself.
+		f.publish("last", "")
+		var at time.Time
+		f.killAt(syscall.SIGKILL, func(e event) bool {
+			if e.Step == "switch" && e.Status == "done" {
+				at = time.Now()
+				return true
+			}
+			return false
+		}, "deploy", "--version", "last")
+		if at.IsZero() {
+			t.Fatal("there was no switch")
 		}
-		return false
-	}, "deploy", "--version", "last")
-	if at.IsZero() {
-		t.Fatal("there was no switch")
-	}
-	f.eventually(12*time.Second, "blue is gone", func() bool { return len(f.containers(f.Host(1))) == 1 })
-	if after := time.Since(at); after < 2*time.Second {
-		t.Errorf("blue was gone %s after the switch", after)
-	}
-	if got := f.serves(f.Host(1)); got != "last" {
-		t.Errorf("%s serves, want last", got)
-	}
-	if e := f.must(f.run(nil, "deploy", "--version", "last")); e.result.Outcome != "nothing to do" {
-		t.Errorf("the next deployment ended with %q, want nothing to do", e.result.Outcome)
-	}
-	s.end(t)
+		f.eventually(12*time.Second, "blue is gone", func() bool { return len(f.containers(f.Host(1))) == 1 })
+		if after := time.Since(at); after < 2*time.Second {
+			t.Errorf("blue was gone %s after the switch", after)
+		}
+		if got := f.serves(f.Host(1)); got != "last" {
+			t.Errorf("%s serves, want last", got)
+		}
+		if e := f.must(f.run(nil, "deploy", "--version", "last")); e.result.Outcome != "nothing to do" {
+			t.Errorf("the next deployment ended with %q, want nothing to do", e.result.Outcome)
+		}
+		s.end(t)
+	})
 }
 
 func TestInterruptBeforeTheSwitchLeavesNothing(t *testing.T) {
@@ -154,22 +159,23 @@ func TestCutCableFreesTheLock(t *testing.T) {
 }
 
 func TestRebootInTheMiddleOfTheDrain(t *testing.T) {
-	t.Parallel()
-	f := newFleet(t, hosts(1), func(text string) string {
-		return strings.Replace(quick(text), `delay = "2s"`, `delay = "12s"`, 1)
+	eachEngine(t, func(t *testing.T, on runtimeRow) {
+		f := newFleet(t, on.hosts(1), func(text string) string {
+			return strings.Replace(quick(text), `delay = "2s"`, `delay = "12s"`, 1)
+		})
+		f.deploy("1")
+		f.deploy("2", "--detach")
+		h := f.Host(1)
+		if err := h.Reboot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f.eventually(30*time.Second, "the right colour serves", func() bool { return f.serves(h) == "2" })
+		f.must(f.run(nil, "status")) // any command goes on with what the reboot interrupted
+		f.eventually(45*time.Second, "blue is gone", func() bool { return len(f.containers(h)) == 1 })
+		if got := f.serves(h); got != "2" {
+			t.Errorf("%s serves, want 2", got)
+		}
 	})
-	f.deploy("1")
-	f.deploy("2", "--detach")
-	h := f.Host(1)
-	if err := h.Reboot(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	f.eventually(30*time.Second, "the right colour serves", func() bool { return f.serves(h) == "2" })
-	f.must(f.run(nil, "status")) // any command goes on with what the reboot interrupted
-	f.eventually(45*time.Second, "blue is gone", func() bool { return len(f.containers(h)) == 1 })
-	if got := f.serves(h); got != "2" {
-		t.Errorf("%s serves, want 2", got)
-	}
 }
 
 func TestSecretsStayOutOfSight(t *testing.T) {
@@ -198,10 +204,7 @@ func TestSecretsStayOutOfSight(t *testing.T) {
 	if out := <-seen; out != "" {
 		t.Errorf("the secret stood on a command line: %s", out)
 	}
-	env, err := f.Host(1).Exec(t.Context(), "sh", "-c", `docker inspect -f '{{range .Config.Env}}{{println .}}{{end}}' $(docker ps -q)`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	env := f.environment(f.Host(1))
 	for _, want := range []string{"TOKEN=" + secret, "NASTY=a \"b\" $(id); `c` \\ d"} {
 		if !strings.Contains(env, want+"\n") {
 			t.Errorf("the container's environment lacks %q:\n%s", want, env)

@@ -66,57 +66,57 @@ func TestFiftySwitchesUnderLoadLoseNothing(t *testing.T) {
 }
 
 func TestBlueLeavesOnTime(t *testing.T) {
-	t.Parallel()
-	env := func(mode string) func(string) string {
-		return replace("[container]", "[container]\nenv = { MODE = \""+mode+"\" }")
-	}
-	f := newFleet(t, hosts(1), env("old"))
-	f.deploy("1")
-	f.edit(env("new"))
-	e := f.deploy("2")
-	h := e.result.Hosts[0]
-	if after := h.BlueGoneAt.Sub(h.SwitchedAt); after < 10*time.Second || after > 14*time.Second {
-		t.Errorf("blue was gone %s after the switch, want between 10 and 14 seconds", after)
-	}
-	if got := f.containers(f.Host(1)); len(got) != 1 {
-		t.Errorf("containers are %v, want green alone", got)
-	}
-
-	// Nothing differs: nothing is done, and plan says the same.
-	again := f.must(f.run(nil, "deploy", "--version", "2"))
-	if again.result.Outcome != "nothing to do" {
-		t.Errorf("outcome is %q, want nothing to do", again.result.Outcome)
-	}
-	f.must(f.run(nil, "plan", "--version", "2"))
-	f.publish("3", "")
-	plan := f.run(nil, "plan", "--version", "3")
-	f.want(plan, 3)
-	if !strings.Contains(plan.stdout, "version 2 → 3") {
-		t.Errorf("plan does not say why:\n%s", plan.stdout)
-	}
-	if got := f.serves(f.Host(1)); got != "2" {
-		t.Errorf("after a plan %s serves, want 2", got)
-	}
-
-	// Back to a release whose container is gone: it is made again, as it was.
-	back := f.must(f.run(nil, "rollback"))
-	if got := f.serves(f.Host(1)); got != "1" || back.result.Version != "1" {
-		t.Errorf("after a rollback %s serves, want 1", got)
-	}
-	got, err := f.Host(1).Exec(t.Context(), "sh", "-c", `docker inspect -f '{{range .Config.Env}}{{println .}}{{end}}' `+f.containers(f.Host(1))[0])
-	if err != nil || !strings.Contains(got, "MODE=old\n") {
-		t.Errorf("the environment of release 1 did not come back: %s (%v)", got, err)
-	}
-	status := f.must(f.run(nil, "status"))
-	for _, want := range []string{`"version":"1"`, `"disk":"green"`, `"live":"green"`} {
-		if !strings.Contains(status.stdout, want) {
-			t.Errorf("status lacks %s: %s", want, status.stdout)
+	eachEngine(t, func(t *testing.T, on runtimeRow) {
+		env := func(mode string) func(string) string {
+			return replace("[container]", "[container]\nenv = { MODE = \""+mode+"\" }")
 		}
-	}
-	history := f.must(f.run(nil, "history"))
-	if n := strings.Count(history.stdout, `"result":"done"`); n != 3 {
-		t.Errorf("history has %d runs that are done, want 3: %s", n, history.stdout)
-	}
+		f := newFleet(t, on.hosts(1), env("old"))
+		f.deploy("1")
+		f.edit(env("new"))
+		e := f.deploy("2")
+		h := e.result.Hosts[0]
+		if after := h.BlueGoneAt.Sub(h.SwitchedAt); after < 10*time.Second || after > 14*time.Second {
+			t.Errorf("blue was gone %s after the switch, want between 10 and 14 seconds", after)
+		}
+		if got := f.containers(f.Host(1)); len(got) != 1 {
+			t.Errorf("containers are %v, want green alone", got)
+		}
+
+		// Nothing differs: nothing is done, and plan says the same.
+		again := f.must(f.run(nil, "deploy", "--version", "2"))
+		if again.result.Outcome != "nothing to do" {
+			t.Errorf("outcome is %q, want nothing to do", again.result.Outcome)
+		}
+		f.must(f.run(nil, "plan", "--version", "2"))
+		f.publish("3", "")
+		plan := f.run(nil, "plan", "--version", "3")
+		f.want(plan, 3)
+		if !strings.Contains(plan.stdout, "version 2 → 3") {
+			t.Errorf("plan does not say why:\n%s", plan.stdout)
+		}
+		if got := f.serves(f.Host(1)); got != "2" {
+			t.Errorf("after a plan %s serves, want 2", got)
+		}
+
+		// Back to a release whose container is gone: it is made again, as it was.
+		back := f.must(f.run(nil, "rollback"))
+		if got := f.serves(f.Host(1)); got != "1" || back.result.Version != "1" {
+			t.Errorf("after a rollback %s serves, want 1", got)
+		}
+		if got := f.environment(f.Host(1)); !strings.Contains(got, "MODE=old\n") {
+			t.Errorf("the environment of release 1 did not come back: %s", got)
+		}
+		status := f.must(f.run(nil, "status"))
+		for _, want := range []string{`"version":"1"`, `"disk":"green"`, `"live":"green"`} {
+			if !strings.Contains(status.stdout, want) {
+				t.Errorf("status lacks %s: %s", want, status.stdout)
+			}
+		}
+		history := f.must(f.run(nil, "history"))
+		if n := strings.Count(history.stdout, `"result":"done"`); n != 3 {
+			t.Errorf("history has %d runs that are done, want 3: %s", n, history.stdout)
+		}
+	})
 }
 
 func TestOpenConnectionsEndWithDrainMax(t *testing.T) {

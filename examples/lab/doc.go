@@ -2,7 +2,8 @@
 // demonstration.
 //
 // A host is what a rented server is to teal: an address that answers SSH, a
-// proxy (nginx or HAProxy), a Docker Engine of its own, a login user with sudo,
+// proxy (nginx or HAProxy), a Docker Engine or a Podman of its own, root's or the
+// login user's, a login user with sudo,
 // a disk that outlives a power loss, and a cable that can be pulled. With load
 // balancers these run the proxy in the place of the other hosts, and no engine.
 // Whoever wants to see the worst kills, restarts or freezes a host's proxy and
@@ -21,6 +22,14 @@
 // program that called Start dies, the hosts lose power by themselves, unless
 // Config.Detached is set; Stop, or Down from another process, removes what is
 // left: links, control groups and the folder.
+//
+// The package's own tests deploy to such hosts. What they deploy with stands in
+// one table of runtimes: Docker, Podman of root and of the login user, and plugins.
+// The environment variable TEAL_RUNTIME says which of the first three all tests
+// of deployments take: docker, podman or rootless-podman. Without it they take
+// Docker, and those in which a runtime goes ways of its own (releases that fail in
+// any step, a green that dies, the time at which blue leaves, a killed teal, a
+// reboot) are run with the others beside it. make lab takes a list, or all.
 //
 // Only root on Linux can do this; Missing says what else a machine lacks. The
 // package uses the standard library and the programs that the hosts run

@@ -5,6 +5,7 @@ package lab_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,6 +35,7 @@ type fleet struct {
 	env   []string
 	busy  bool   // there is room for heavy load
 	proxy string // what the hosts or load balancers run
+	on    runtimeRow
 }
 
 // buildTeal returns the program that is tested: the one that TEAL names, or
@@ -57,12 +59,20 @@ var buildTeal = sync.OnceValues(func() (string, error) {
 // hosts is a lab of hosts that run an nginx each.
 func hosts(n int) lab.Config { return lab.Config{Hosts: n} }
 
+// withEngine completes a fleet's configuration: one that names no engine has
+// the usual one.
+func withEngine(t *testing.T, c lab.Config) lab.Config {
+	t.Helper()
+	c.Engine, c.Services = cmp.Or(c.Engine, engines(t)[0].engine), true
+	need(t, c)
+	return c
+}
+
 // newFleet starts a lab with engines, and the shop's image 1 in its registry.
 // Releases differ by their code. Changes edit the app file.
 func newFleet(t *testing.T, c lab.Config, changes ...func(string) string) *fleet {
 	t.Helper()
-	c.Engine, c.Services = lab.Docker, true
-	need(t, c)
+	c = withEngine(t, c)
 	takeLab(t, c)
 	return fleetOf(t, c, changes...)
 }
@@ -71,8 +81,7 @@ func newFleet(t *testing.T, c lab.Config, changes ...func(string) string) *fleet
 // that runs a proxy.
 func newBusyFleet(t *testing.T, c lab.Config, clients map[load.Class]int, changes ...func(string) string) *fleet {
 	t.Helper()
-	c.Engine, c.Services = lab.Docker, true
-	need(t, c)
+	c = withEngine(t, c)
 	fronts := c.Balancers
 	if fronts == 0 {
 		fronts = c.Hosts
@@ -94,7 +103,7 @@ func fleetOf(t *testing.T, c lab.Config, changes ...func(string) string) *fleet 
 	if _, err := l.PushImage(t.Context(), "1"); err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{Lab: l, t: t, teal: program, state: t.TempDir(), proxy: c.Proxy}
+	f := &fleet{Lab: l, t: t, teal: program, state: t.TempDir(), proxy: c.Proxy, on: rowOf(t, c.Engine)}
 	f.edit(changes...)
 	return f
 }
@@ -102,7 +111,8 @@ func fleetOf(t *testing.T, c lab.Config, changes ...func(string) string) *fleet 
 // edit writes the app file anew.
 func (f *fleet) edit(changes ...func(string) string) {
 	f.t.Helper()
-	path, err := f.AppFile(append([]func(string) string{replace("shop:${version}", "shop:1")}, changes...)...)
+	usual := []func(string) string{replace("shop:${version}", "shop:1"), lab.Set("runtime", `"`+f.on.runtime+`"`)}
+	path, err := f.AppFile(append(usual, changes...)...)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -244,13 +254,28 @@ func (f *fleet) want(e ended, code int) {
 // not, sorted.
 func (f *fleet) containers(h *lab.Host) []string {
 	f.t.Helper()
-	out, err := h.Exec(f.t.Context(), "docker", "ps", "--all", "--filter", "label=teal.app=shop", "--format", "{{.Names}}")
+	out, err := f.on.list(f.t.Context(), h)
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	names := strings.Fields(out)
 	slices.Sort(names)
 	return names
+}
+
+// environment returns that of the app's only container on a host, a variable a
+// line.
+func (f *fleet) environment(h *lab.Host) string {
+	f.t.Helper()
+	names := f.containers(h)
+	if len(names) != 1 {
+		f.t.Fatalf("containers are %v, want one", names)
+	}
+	out, err := f.on.client(f.t.Context(), h, "inspect -f '{{range .Config.Env}}{{println .}}{{end}}' "+names[0])
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return out
 }
 
 // eventually waits until what is true.

@@ -109,29 +109,69 @@ func (l *Lab) git(ctx context.Context, dir string, argv ...string) (string, erro
 	return output(cmd, "the machine", "git "+argv[0])
 }
 
-// PushImage builds the shop's image on the first host with Docker, pushes it to
-// the registry and returns its name there. Images of two versions have different
-// digests. The working directory must be inside the module.
+// PushImage builds the shop's image on the first host with an engine, pushes it
+// to the registry and returns its name there. Images of two versions have
+// different digests. The working directory must be inside the module.
 func (l *Lab) PushImage(ctx context.Context, version string) (string, error) {
 	if l.services == nil {
 		return "", errNoServices
 	}
-	i := slices.IndexFunc(l.hosts, func(h *Host) bool { return h.engine() == Docker })
+	i := slices.IndexFunc(l.hosts, func(h *Host) bool { return h.engine() != NoEngine })
 	if i < 0 {
-		return "", errors.New("no host of the lab has Docker to build an image with")
+		return "", errors.New("no host of the lab has an engine to build an image with")
 	}
-	dir := l.path("shop-image")
-	if _, err := os.Stat(dir); err != nil {
-		if err := shop.WriteImage(ctx, dir); err != nil {
-			return "", fmt.Errorf("push image %s: %w", version, err)
-		}
+	push := l.pushByDocker
+	if l.hosts[i].engine() != Docker {
+		push = l.pushByPodman
 	}
 	name := l.Registry().String() + "/shop:" + version
-	if _, err := l.Docker(ctx, l.hosts[i], "build", "--quiet", "--label", "release="+version, "--tag", name, dir); err != nil {
-		return "", err
+	if err := push(ctx, l.hosts[i], name, "release="+version); err != nil {
+		return "", fmt.Errorf("push image %s: %w", version, err)
 	}
-	_, err := l.Docker(ctx, l.hosts[i], "push", "--quiet", name)
-	return name, err
+	return name, nil
+}
+
+func (l *Lab) pushByDocker(ctx context.Context, h *Host, name, label string) error {
+	dir := l.path("shop-image")
+	if err := writeImage(ctx, dir); err != nil {
+		return err
+	}
+	if _, err := l.Docker(ctx, h, "build", "--quiet", "--label", label, "--tag", name, dir); err != nil {
+		return err
+	}
+	_, err := l.Docker(ctx, h, "push", "--quiet", name)
+	return err
+}
+
+// pushByPodman lets root's Podman build, whoever deploys to the host, and leaves
+// none of the image there: Podman would know it by digests that no registry has.
+func (l *Lab) pushByPodman(ctx context.Context, h *Host, name, label string) error {
+	const dir = "/root/shop-image"
+	if err := writeImage(ctx, h.root()+dir); err != nil {
+		return err
+	}
+	push := []string{"podman", "push", "--quiet", name}
+	if user := l.config.RegistryUser; user != "" {
+		push = append(push, "--creds", user+":"+l.config.RegistryPassword)
+	}
+	for _, argv := range [][]string{
+		{"podman", "build", "--quiet", "--isolation", "chroot", "--label", label, "--tag", name, dir},
+		push,
+		{"podman", "rmi", "--force", name},
+	} {
+		if _, err := h.Exec(ctx, argv...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeImage writes the context of the shop's image, unless it is there.
+func writeImage(ctx context.Context, dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	return shop.WriteImage(ctx, dir)
 }
 
 // Docker runs the machine's docker program against the engine of a host and

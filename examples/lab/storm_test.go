@@ -110,6 +110,6 @@ func (f *fleet) switchOf(lb plugins.Host) func() error {
 			slot, _ := share.Slot()
 			route[member] = slot.Other().All()
 		}
-		return p.Switch(ctx, lb, layout, route)
+		return p.Switch(ctx, lb, layout, route, seen.Holds)
 	}
 }

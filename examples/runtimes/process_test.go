@@ -217,13 +217,23 @@ func eventually(t *testing.T, what string, f func() string) string {
 	panic("unreachable")
 }
 
-// processInAUnit puts a systemd-run in PATH that notes what it is told and
-// starts it.
+// systemctl notes what it is told and does the little that is asked of it.
+const systemctl = `#!/bin/sh
+echo "$*" >>"$0.noted"
+verb=$1
+[ "$verb" != --quiet ] || verb=$2
+case $verb in
+enable) : >"$0.enabled" ;;
+disable) rm "$0.enabled" ;;
+is-enabled) [ -e "$0.enabled" ] ;;
+start) eval "exec setsid env -i PATH='$PATH' $(sed -n 's/^ExecStart=//p' "${0%/*}/teal-process/shop-unit/$2")" >/dev/null 2>&1 & ;;
+esac
+`
+
+// processInAUnit has a systemctl of its own in PATH.
 func processInAUnit(t *testing.T, program string) {
 	dir := state(t)
-	noted := filepath.Join(dir, "noted")
-	fake := "#!/bin/sh\n" + `printf '%s\n' "$@" >` + noted + "\n" + `while [ "$1" != -- ]; do shift; done; shift; setsid env -i PATH="$PATH" "$@" >/dev/null 2>&1 &` + "\n"
-	if err := os.WriteFile(filepath.Join(dir, "systemd-run"), []byte(fake), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "systemctl"), []byte(systemctl), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
@@ -238,20 +248,41 @@ func processInAUnit(t *testing.T, program string) {
 	if got := get(t, s.Publish, "/version"); got != "one" {
 		t.Errorf("it serves %q", got)
 	}
-	got, err := os.ReadFile(noted)
+	home := filepath.Join(dir, "teal-process", "shop-unit")
+	unit, err := os.ReadFile(filepath.Join(home, "teal-process-shop-unit.service"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	home := filepath.Join(dir, "teal-process", "shop-unit")
 	want := strings.Join([]string{
-		"--quiet", "--collect", "--unit=teal-process-shop-unit", "--setenv=HOME=" + os.Getenv("HOME"),
-		"-p", "MemoryMax=67108864", "-p", "CPUQuota=50%", "--", "sh", home + "/process.sh", "supervise", home, "",
+		"[Service]", `Environment="HOME=` + os.Getenv("HOME") + `"`,
+		`ExecStart=/bin/sh "` + home + `/process.sh" supervise "` + home + `"`, "Restart=on-failure",
+		"MemoryMax=67108864", "CPUQuota=50%", "[Install]", "WantedBy=multi-user.target", "",
 	}, "\n")
-	if diff := cmp.Diff(want, string(got)); diff != "" {
+	if diff := cmp.Diff(want, string(unit)); diff != "" {
 		t.Error(diff)
+	}
+	// The host starts with it what shall always run, and that alone.
+	for _, policy := range []plugins.RestartPolicy{plugins.RestartAlways, plugins.RestartNever} {
+		if err := rt.(plugins.RestartPolicySetter).SetRestartPolicy(ctx, h, c.ID, policy); err != nil {
+			t.Error(err)
+		}
 	}
 	if err := rt.Remove(ctx, h, c.ID); err != nil {
 		t.Error(err)
+	}
+	noted, err := os.ReadFile(filepath.Join(dir, "systemctl.noted"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := home + "/teal-process-shop-unit.service"
+	want = strings.Join([]string{
+		"--quiet is-enabled teal-process-shop-unit.service", "--quiet link " + path, "start teal-process-shop-unit.service",
+		"--quiet enable " + path,
+		"--quiet is-enabled teal-process-shop-unit.service", "--quiet disable teal-process-shop-unit.service",
+		"--quiet disable teal-process-shop-unit.service", "",
+	}, "\n")
+	if diff := cmp.Diff(want, string(noted)); diff != "" {
+		t.Error(diff)
 	}
 }
 

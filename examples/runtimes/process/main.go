@@ -1,7 +1,7 @@
 // Process is a runtime for teal without a container engine: a container is a
 // process of the login user on the host, kept alive by a small supervisor. The
-// supervisor is a transient systemd unit where the login user is root and
-// systemd runs, and a process in a session of its own elsewhere.
+// supervisor is a systemd unit where the login user is root and systemd runs, and
+// a process in a session of its own elsewhere.
 //
 // In the app file:
 //
@@ -17,8 +17,8 @@
 // folder of the login user's.
 //
 // What it cannot do, and refuses: read-only volumes, and limits of memory and
-// CPU where there is no systemd. After a reboot of the host nothing is started
-// by itself: deploy again.
+// CPU where there is no systemd. There nothing is started by itself after a reboot
+// of the host, either: deploy again.
 //
 // What happens on the host is in process.sh.
 package main

@@ -8,6 +8,7 @@
 #   folder        where the process works
 #   limits        of memory and CPU, for systemd; a line each, both may be empty
 #   keeper        systemd or setsid: what holds the supervisor
+#   *.service     the unit that does, where that is systemd
 #   restart       always or no
 #   supervisor    "PID BIRTH" of the loop that keeps the process alive
 #   pid           "PID BIRTH" of the process, while it runs
@@ -76,6 +77,8 @@ run() {
 # leaves behind can be ended.
 supervise() {
 	. ./command
+	[ ! -e stopped ] || return 0
+	rm -f exit pid
 	remember supervisor $$
 	while :; do
 		(run setsid "$@") >>log 2>&1 </dev/null &
@@ -91,6 +94,19 @@ supervise() {
 	done
 }
 
+unit() { echo "teal-process-${PWD##*/}.service"; }
+
+# at_boot has the host start the process with it, by the restart policy.
+at_boot() {
+	[ "$(cat keeper)" = systemd ] || return 0
+	case $(cat restart) in
+	always) systemctl --quiet enable "$PWD/$(unit)" ;;
+	*) ! systemctl --quiet is-enabled "$(unit)" 2>/dev/null || forget ;;
+	esac
+}
+
+forget() { [ "$(cat keeper)" != systemd ] || systemctl --quiet disable "$(unit)" 2>/dev/null || :; }
+
 wanted() { [ ! -e stopped ] && [ "$(cat restart)" = always ]; }
 
 # launch starts the loop apart from this connection and waits until the
@@ -103,8 +119,9 @@ launch() {
 	rm -f stopped exit pid supervisor
 	{ read -r memory; read -r cpus; } <limits
 	if [ "$(cat keeper)" = systemd ]; then
-		systemd-run --quiet --collect --unit="teal-process-${PWD##*/}" --setenv=HOME="$HOME" \
-			${memory:+-p "MemoryMax=$memory"} ${cpus:+-p "CPUQuota=$cpus%"} -- sh "$PWD/process.sh" supervise "$PWD" || fail 69 "systemd-run failed"
+		printf '%s\n' "[Service]" "Environment=\"HOME=$HOME\"" "ExecStart=/bin/sh \"$PWD/process.sh\" supervise \"$PWD\"" "Restart=on-failure" \
+			${memory:+"MemoryMax=$memory"} ${cpus:+"CPUQuota=$cpus%"} "[Install]" "WantedBy=multi-user.target" >"$(unit)"
+		at_boot && systemctl --quiet link "$PWD/$(unit)" && systemctl start "$(unit)" || fail 69 "systemd does not start it"
 	else
 		[ -z "$memory$cpus" ] || fail 68 "limits of memory and CPU need systemd and root"
 		setsid sh ./process.sh supervise "$PWD" >/dev/null 2>&1 </dev/null &
@@ -156,7 +173,7 @@ create() {
 		done <mounts >placed || exit
 		mv placed mounts && mv "$new" "$root/$name" && trap - EXIT && enter "$name" || exit
 	fi
-	trap '[ $? = 0 ] || rm -rf -- "$PWD"' EXIT
+	trap '[ $? = 0 ] || { forget; rm -rf -- "$PWD"; }' EXIT
 	launch
 }
 
@@ -165,7 +182,7 @@ shift
 case $action in
 probe)
 	command -v setsid >/dev/null || fail 68 "setsid is missing: install util-linux"
-	if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ] && command -v systemd-run >/dev/null; then echo systemd; else echo setsid; fi
+	if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ] && command -v systemctl >/dev/null; then echo systemd; else echo setsid; fi
 	;;
 create) create "$@" && describe ;;
 supervise) cd "$1" && supervise ;;
@@ -178,9 +195,9 @@ exec) # NAME COMMAND...
 	;;
 pid) (enter "$1" && alive pid && echo "$pid") 2>/dev/null || echo 0 ;;
 stop) [ ! -d "$root/$1" ] || (enter "$1" && halt "$2") ;;
-remove) [ ! -d "$root/$1" ] || (enter "$1" && halt 0 && mv "$PWD" "$root/.gone-$1" && rm -rf -- "$root/.gone-$1") ;;
+remove) [ ! -d "$root/$1" ] || (enter "$1" && halt 0 && forget && mv "$PWD" "$root/.gone-$1" && rm -rf -- "$root/.gone-$1") ;;
 restart) enter "$1" && halt "$2" && launch ;;
-policy) enter "$1" && echo "$2" >restart ;;
+policy) enter "$1" && echo "$2" >restart && at_boot ;;
 logs) enter "$1" && tail -n "$2" log ;;
 port) enter "$1" && cat port ;;
 esac

@@ -138,12 +138,34 @@ func (e *Engine) SetRestartPolicy(ctx context.Context, h plugins.Host, id string
 	if err != nil {
 		return &plugins.Error{Op: op, Host: h.String(), Kind: plugins.Invalid, Err: err}
 	}
-	return e.on(ctx, h, op, func(s *session) error {
+	return e.on(ctx, h, op, func(s *session) error { return s.update(ctx, id, mode) })
+}
+
+const (
+	// updateEvery is the pause before a container that has just ended is
+	// updated once more.
+	updateEvery = 200 * time.Millisecond
+	updateTries = 10
+)
+
+// update changes the restart policy. For a moment an engine takes a process
+// that has ended for one that runs, and fails to update it.
+func (s *session) update(ctx context.Context, id string, mode container.RestartPolicyMode) error {
+	tick := time.NewTicker(updateEvery)
+	defer tick.Stop()
+	for tries := 1; ; tries++ {
 		_, err := s.api.ContainerUpdate(ctx, id, client.ContainerUpdateOptions{
 			RestartPolicy: &container.RestartPolicy{Name: mode},
 		})
-		return err
-	})
+		if err == nil || tries == updateTries || !contains(err, "cannot update a deleted process", "cannot update a stopped container") {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // Remove implements plugins.Runtime. Volumes without a name go with the

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -448,5 +449,41 @@ func TestNoRouteIsTriedThatCannotBeFound(t *testing.T) {
 	e.Locate = func(context.Context, plugins.Host) ([]Route, error) { return nil, want }
 	if _, err := e.Probe(t.Context(), plugintest.Local("web1")); !errors.Is(err, plugins.Denied) {
 		t.Error(err)
+	}
+}
+
+// An engine is a moment late to know that a process has ended.
+func TestRestartPolicyOfAContainerThatHasJustEndedIsSetLater(t *testing.T) {
+	for _, tt := range []struct {
+		says  []string // what an update is answered with; "": it went well
+		tries int
+		want  string
+	}{
+		{[]string{"cannot update a deleted process: unknown", "cannot update a stopped container: unknown", ""}, 3, ""},
+		{[]string{"marked for removal"}, 1, "marked for removal"},
+		{slices.Repeat([]string{"cannot update a stopped container: unknown"}, 11), 10, "cannot update a stopped container"},
+	} {
+		socket := filepath.Join(t.TempDir(), "s")
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tries := 0
+		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !strings.HasSuffix(r.URL.Path, "/containers/shop/update") {
+				w.Header().Set("Api-Version", "1.41")
+				return
+			}
+			if tries++; tt.says[tries-1] != "" {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+			fmt.Fprintf(w, `{"message":"Cannot update container shop: %s"}`, tt.says[tries-1])
+		})}
+		go func() { _ = srv.Serve(l) }()
+		err = (&Engine{Name: "docker", Sockets: []string{socket}}).SetRestartPolicy(t.Context(), plugintest.Local("web1"), "shop", plugins.RestartNever)
+		_ = srv.Close()
+		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) || tries != tt.tries {
+			t.Errorf("%v after %d tries, want %q after %d", err, tries, tt.want, tt.tries)
+		}
 	}
 }

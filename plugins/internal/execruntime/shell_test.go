@@ -42,9 +42,6 @@ func TestShellExampleDrivesAnEngine(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if _, ok := p.Runtime().(plugins.LocalRemover); ok {
-		t.Error("it has an ability that it does not tell of")
-	}
 	err = plugintest.TestRuntime(t.Context(), p.Runtime(), e.Host("web1"), plugintest.Options{
 		Image: enginetest.Image, Policy: plugins.PullNever, Publish: netip.MustParseAddrPort("127.0.0.1:20001"), Timeout: 2 * time.Minute,
 	})
