@@ -103,6 +103,11 @@ func (c *quickConn) DialContext(context.Context, string, string) (net.Conn, erro
 	return near, nil
 }
 
+// Listen is for uploads, of which there are none.
+func (c *quickConn) Listen(context.Context, string) (net.Listener, error) {
+	return nil, errors.New("nothing is to be uploaded")
+}
+
 func (c *quickConn) Run(_ context.Context, cmd *plugins.Command) error {
 	c.calls.Add(1)
 	var input []byte

@@ -269,6 +269,15 @@ func (c *fakeConn) DialContext(ctx context.Context, _, _ string) (net.Conn, erro
 	return conn, nil
 }
 
+// Listen listens on this machine, which all hosts are.
+func (c *fakeConn) Listen(ctx context.Context, address string) (l net.Listener, err error) {
+	err = c.call(ctx, "listen", func(context.Context) (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	})
+	return l, err
+}
+
 func (h *fakeHost) answer(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {

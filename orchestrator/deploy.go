@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/teal-deploy/teal/orchestrator/image"
 	"github.com/teal-deploy/teal/orchestrator/proxy"
 	"github.com/teal-deploy/teal/orchestrator/record"
@@ -91,8 +93,11 @@ func (r *run) begin(ctx context.Context) error {
 	}
 	app := r.hosts[0].app
 	r.rollout, r.hooks = app.Rollout, app.Hooks
+	r.pullers = app.Image.PullParallel
+	r.pulls = semaphore.NewWeighted(int64(r.pullers))
+	r.conceal([]string{r.login.Password})
 	if r.command != "rollback" { // which needs those of the release that it goes back to
-		if err := errors.Join(r.versionKnown(app), r.resolveSecrets(ctx, app)); err != nil {
+		if err := errors.Join(r.versionKnown(app), r.resolveSecrets(ctx, app), r.resolveLogins(ctx, r.hosts)); err != nil {
 			return &UsageError{err}
 		}
 		if err := r.repository(app); err != nil {
@@ -167,7 +172,8 @@ func (r *run) versionKnown(app spec.App) error {
 	return nil
 }
 
-// resolveSecrets asks for the value of every secret, once a run.
+// resolveSecrets asks for the value of every secret of the container, once a
+// run.
 func (r *run) resolveSecrets(ctx context.Context, app spec.App) error {
 	r.secrets = map[string]string{}
 	var values []string
@@ -181,19 +187,42 @@ func (r *run) resolveSecrets(ctx context.Context, app spec.App) error {
 		r.secrets[name] = v
 		values = append(values, v)
 	}
-	if s := app.Image.Password; s != nil {
-		v, err := s.Resolve(ctx, r.req.File.Dir())
-		if err != nil {
-			errs = append(errs, r.req.File.Problem("image.password", err.Error(), ""))
+	r.conceal(values)
+	return errors.Join(errs...)
+}
+
+// resolveLogins asks for the passwords of the hosts' registries, once for hosts
+// that have it from the same source.
+func (r *run) resolveLogins(ctx context.Context, hosts []*hostRun) error {
+	known := map[string]string{}
+	var errs []error
+	for _, h := range hosts {
+		secret := h.app.Image.Password
+		if secret == nil {
+			continue
 		}
-		r.auth = &plugins.Auth{Username: app.Image.Username, Password: v}
-		values = append(values, v)
+		source := fmt.Sprintf("%q", []any{secret.Env, secret.File, secret.Command})
+		password, asked := known[source]
+		if !asked {
+			var err error
+			if password, err = secret.Resolve(ctx, r.req.File.Dir()); err != nil {
+				errs = append(errs, r.req.File.Problem("image.password", err.Error(), ""))
+			}
+			known[source] = password
+		}
+		h.auth = &plugins.Auth{Username: h.app.Image.Username, Password: password}
 	}
-	r.redact = newRedactor(values)
+	r.conceal(slices.Collect(maps.Values(known)))
+	return errors.Join(errs...)
+}
+
+// conceal adds to the values that nobody is to see.
+func (r *run) conceal(values []string) {
+	r.concealed = append(r.concealed, values...)
+	r.redact = newRedactor(r.concealed)
 	if r.d.Redacts != nil {
 		r.d.Redacts(r.redact.text)
 	}
-	return errors.Join(errs...)
 }
 
 // decide observes every host that was reached, resolves what the release
@@ -307,7 +336,7 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 	if version == "" && commit != "" {
 		version = commit[:12]
 	}
-	digests := map[string]string{}
+	digests := map[[2]string]string{}
 	want := map[string]wants{}
 	for _, h := range r.hosts {
 		app, err := r.appFor(h, version)
@@ -321,12 +350,13 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 				return nil, &UsageError{err}
 			}
 		}
-		digest, known := digests[app.Image.Name]
+		which := [2]string{app.Image.Name, app.Image.Archive}
+		digest, known := digests[which]
 		if !known && h.conn != nil && h.err == nil { // a host that was lost is not the one to ask
 			if digest, err = r.resolveDigest(ctx, h); err != nil {
 				return nil, err
 			}
-			digests[app.Image.Name] = digest
+			digests[which] = digest
 		}
 		w := wants{release: record.Release{
 			ID: r.id, Version: v, Commit: commit, Image: plugins.Image{Digest: digest},
@@ -338,31 +368,6 @@ func (r *run) resolveRelease(ctx context.Context, commit string) (map[string]wan
 		want[h.inv.Name] = w
 	}
 	return want, nil
-}
-
-// resolveDigest returns the digest of the host's image, or "" when only the
-// hosts can find out, or there is no image.
-func (r *run) resolveDigest(ctx context.Context, h *hostRun) (string, error) {
-	if h.app.Image.Name == "" {
-		return "", nil
-	}
-	if h.app.Image.Pull != string(plugins.PullAlways) {
-		img, err := h.runtime.Pull(ctx, h.conn, plugins.PullRequest{Image: h.app.Image.Name, Policy: plugins.PullNever})
-		if err == nil {
-			return img.Digest, nil
-		}
-		if h.app.Image.Pull == string(plugins.PullNever) || !errors.Is(err, plugins.NotFound) {
-			return "", err
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	digest, err := image.Resolve(ctx, h.app.Image.Name, r.auth)
-	if errors.Is(err, plugins.Unavailable) {
-		r.say(nil, StepImage, StatusInfo, "the registry does not answer from here; %s is asked instead", h.inv.Name)
-		return "", nil
-	}
-	return digest, err
 }
 
 // repair puts right on every host what an earlier run left.

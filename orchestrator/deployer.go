@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -19,6 +20,10 @@ import (
 // A Connection is a Host that can end and be closed.
 type Connection interface {
 	plugins.Host
+	// Listen has the host listen at a TCP address of its own, until the
+	// listener is closed; what connects there arrives here. ctx bounds the
+	// request alone. A refusal is an *Error of kind Denied.
+	Listen(ctx context.Context, address string) (net.Listener, error)
 	// Done is closed when the connection has ended, for whatever reason.
 	Done() <-chan struct{}
 	Close() error
@@ -34,6 +39,7 @@ type Deployer struct {
 	Emit    func(Event) // called by one goroutine at a time; nil: nobody listens
 	By      string      // who, from where: user@machine
 	PID     int         // of this process, for whoever finds the lock held
+	Images  string      // the folder of image.Local on the operator's machine; "": none
 
 	// Redacts is handed what blacks secrets out of a text as soon as a run knows
 	// them, for what is logged beside Emit; nil: nobody asks.
@@ -41,6 +47,7 @@ type Deployer struct {
 
 	undoing   time.Duration // 0: undoLimit
 	switching time.Duration // 0: switchLimit
+	telling   time.Duration // 0: tellEvery
 }
 
 // A Request says what a command is about.

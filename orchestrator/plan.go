@@ -358,7 +358,11 @@ func (p *HostPlan) steps() [][2]string {
 		if p.To.Image.Digest != "" {
 			image += " at " + short(p.To.Image.Digest)
 		}
-		lines = append(lines, [2]string{string(StepImage), fmt.Sprintf("pull %s (%s)", image, app.Image.Pull)})
+		how := fmt.Sprintf("pull %s (%s)", image, app.Image.Pull)
+		if app.Image.Pull == pullUpload {
+			how = fmt.Sprintf("upload what the host lacks of %s", image)
+		}
+		lines = append(lines, [2]string{string(StepImage), how})
 	}
 	if c := app.Code; c != nil {
 		lines = append(lines, [2]string{string(StepCode), fmt.Sprintf("%s at %s", c.Repository, short(p.To.Commit))})

@@ -2,9 +2,11 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/teal-deploy/teal/orchestrator/record"
+	"github.com/teal-deploy/teal/plugins"
 )
 
 // Rollback brings back an earlier release: the one before, or the one of that
@@ -40,6 +42,7 @@ func (r *run) decideRollback(ctx context.Context, release string) error {
 		return err
 	}
 	r.plan = &Plan{}
+	var made []*hostRun // hosts on which the release is made again
 	for i, v := range state.Hosts {
 		p, err := planReturn(v, release, r.id)
 		if err != nil {
@@ -57,22 +60,32 @@ func (r *run) decideRollback(ctx context.Context, release string) error {
 			}
 			r.plan.Release, r.plan.Version, r.plan.Commit, r.plan.Digest = to.ID, to.Version, to.Commit, to.Image.Digest
 			r.hosts[i].app = to.App
-			if p.Instant || r.secrets != nil {
-				continue
-			}
-			if err := r.resolveSecrets(ctx, to.App); err != nil {
-				return &UsageError{err}
-			}
-			if err := r.repository(to.App); err != nil {
-				return err
+			if !p.Instant {
+				made = append(made, r.hosts[i])
 			}
 		}
+	}
+	if err := r.resolveForgotten(ctx, made); err != nil {
+		return err
 	}
 	if err := r.plan.planBalancers(state); err != nil {
 		return err
 	}
 	r.arrange()
 	return r.adopt(ctx)
+}
+
+// resolveForgotten asks for what no host remembers, for those on which a
+// release is made again.
+func (r *run) resolveForgotten(ctx context.Context, made []*hostRun) error {
+	if len(made) == 0 {
+		return nil
+	}
+	app := made[0].app
+	if err := errors.Join(r.resolveSecrets(ctx, app), r.resolveLogins(ctx, made)); err != nil {
+		return &UsageError{err}
+	}
+	return r.repository(app)
 }
 
 // planReturn plans a return on one host. It is pure.
@@ -106,7 +119,9 @@ func planReturn(v HostView, release, run string) (HostPlan, error) {
 		p.Instant = true
 	} else {
 		p.To.ID, p.To.Slot = run, freeSlot(v, p.From)
-		p.To.App.Image.Name, p.To.App.Image.Pull = to.Image.Reference, "missing"
+		if to.App.Image.Pull != pullUpload { // an uploaded one is looked for by its reference first
+			p.To.App.Image.Name, p.To.App.Image.Pull = to.Image.Reference, string(plugins.PullMissing)
+		}
 		p.Waits = v.pending(p.To.Slot)
 	}
 	p.Repairs = repairs(v, p.From)

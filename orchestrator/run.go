@@ -10,6 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
+	"github.com/teal-deploy/teal/orchestrator/image"
 	"github.com/teal-deploy/teal/orchestrator/record"
 	"github.com/teal-deploy/teal/orchestrator/source"
 	"github.com/teal-deploy/teal/orchestrator/spec"
@@ -33,9 +36,14 @@ type run struct {
 	shared    *front
 	plan      *Plan
 	secrets   map[string]string // values by name, of the environment of containers
-	auth      *plugins.Auth     // for the registry
 	source    *source.Source    // nil: the app has no code of its own
-	redact    redactor
+	concealed []string          // what nobody is to see
+	redact    redactor          // of what is concealed
+
+	pullers int                 // how many hosts pull at the same time
+	pulls   *semaphore.Weighted // their turns
+	login   plugins.Auth        // of the hosts' engines, for uploads
+	uploads map[image.Local]*upload
 
 	mu       sync.Mutex // of Emit, and of digest
 	digest   string     // that all hosts must have
@@ -53,7 +61,8 @@ type hostRun struct {
 	step  Step  // that failed
 	err   error // why
 
-	front    *front // nil for an app without a proxy
+	front    *front        // nil for an app without a proxy
+	auth     *plugins.Auth // for the registry
 	image    plugins.Image
 	codeDir  string
 	green    []plugins.Container // of the release to be, one a replica
@@ -278,6 +287,9 @@ func (r *run) close(ctx context.Context) {
 	if r.source != nil {
 		_ = r.source.Close() // it only read
 	}
+	for _, u := range r.uploads {
+		_ = u.Close() // likewise
+	}
 	hosts := slices.Clone(r.balancers)
 	for _, h := range r.hosts {
 		hosts = append(hosts, &h.host)
@@ -297,6 +309,7 @@ func (r *run) close(ctx context.Context) {
 func (d *Deployer) newRun(command string, req Request) *run {
 	now := time.Now()
 	r := &run{d: d, req: req, id: cmp.Or(req.Run, NewRunID(now)), command: command, started: now}
+	r.login, r.uploads = image.NewLogin(), map[image.Local]*upload{}
 	for _, h := range req.Hosts {
 		r.hosts = append(r.hosts, &hostRun{host: host{inv: h, named: req.File.NameOnly()}, state: Pending})
 	}

@@ -17,6 +17,8 @@ type stage struct {
 // untouched and everything that was made can be removed.
 func (r *run) prepare() []stage {
 	return []stage{
+		{step: StepImage, do: r.keepImage},                  // an image that was uploaded once is not sent again
+		{step: StepImage, once: r.packImages},               // what is to be uploaded is packed
 		{step: StepImage, do: r.pinImage, first: true},      // ask one host, when the registry could not be asked from here
 		{step: StepImage, do: r.pullImage},                  // renew the image: the same digest on every host
 		{step: StepCode, do: r.fetchCode},                   // download the code at one commit

@@ -13,58 +13,10 @@ import (
 	"time"
 
 	"github.com/teal-deploy/teal/orchestrator/health"
-	"github.com/teal-deploy/teal/orchestrator/image"
 	"github.com/teal-deploy/teal/orchestrator/record"
 	"github.com/teal-deploy/teal/orchestrator/source"
 	"github.com/teal-deploy/teal/plugins"
 )
-
-// pinImage finds out the digest by pulling on one host, when the registry
-// could not be asked from the operator's machine.
-func (r *run) pinImage(ctx context.Context, h *hostRun) error {
-	if r.digest != "" || h.plan.Instant || h.app.Image.Name == "" {
-		return nil
-	}
-	if err := r.pullImage(ctx, h); err != nil {
-		return err
-	}
-	r.digest = h.image.Digest
-	return nil
-}
-
-// pullImage is step 1.
-func (r *run) pullImage(ctx context.Context, h *hostRun) error {
-	if h.plan.Instant || h.image.Reference != "" || h.app.Image.Name == "" {
-		return nil
-	}
-	r.say(h, StepImage, StatusStarted, "%s", h.app.Image.Name)
-	began := time.Now()
-	req := plugins.PullRequest{
-		Image: h.app.Image.Name, Policy: plugins.PullPolicy(h.app.Image.Pull), Auth: r.auth,
-		Progress: r.lines(h, StepImage),
-	}
-	if r.digest != "" && req.Policy == plugins.PullAlways {
-		// A digest names the content: a host that has it needs no registry.
-		pinned, err := image.Pin(req.Image, r.digest)
-		if err != nil {
-			return err
-		}
-		req.Image, req.Policy = pinned, plugins.PullMissing
-	}
-	img, err := h.runtime.Pull(ctx, h.conn, req)
-	if err != nil {
-		return err
-	}
-	if r.digest != "" && img.Digest != r.digest {
-		return &plugins.Error{
-			Op: "pull " + h.app.Image.Name, Host: h.inv.Name, Kind: plugins.Conflict,
-			Err: fmt.Errorf("this host has %s, the others have %s: they would not run the same image", img.Digest, r.digest),
-		}
-	}
-	h.image, h.plan.To.Image = img, img
-	r.say(h, StepImage, StatusDone, "%s in %s", short(img.Digest), tidy(time.Since(began)))
-	return nil
-}
 
 // fetchCode is step 2.
 func (r *run) fetchCode(ctx context.Context, h *hostRun) error {

@@ -21,7 +21,9 @@ type Runtime interface {
 
 	// Pull makes the image available on h as the request's policy says and
 	// returns what Create shall be given. NotFound when there is no such
-	// image, Denied when the registry refuses the login.
+	// image, Denied when the registry refuses the login. A registry at a
+	// loopback address of the host may have no TLS: an image of the operator's
+	// machine is pulled from one that teal makes for it.
 	Pull(ctx context.Context, h Host, req PullRequest) (Image, error)
 
 	// Create makes the container that spec describes and starts it. When a

@@ -1,10 +1,45 @@
-// Package image asks a registry which digest a name stands for, from the
-// operator's machine, so that one answer holds for every host of a run.
+// Package image knows images from the operator's machine: it asks a registry
+// which digest a name stands for, so that one answer holds for every host of a
+// run, and it serves an image of that machine to hosts, with no registry
+// anywhere.
+//
+// # Uploads
+//
+// An [Upload] is served as a registry would, through the SSH connection of the
+// host that pulls: the host listens at a loopback port of its own, and what its
+// engine asks there is answered here. So an image reaches any runtime that can
+// pull, Docker, Podman or a plugin, only layers that the host lacks travel, and
+// the host proves by the digest what it got. Loading a whole image into an
+// engine, as its own archive, would need an ability of every runtime and send
+// all layers each time.
+//
+// Other users of the host can connect to that port as well. They get nothing
+// without a login that is made for one run and that the engine alone is told.
+// Nothing can be written.
+//
+// An image comes from the operator's own engine or from an archive, see
+// [Local]. A release knows it by the digest of its configuration, which names
+// the content of all layers: it is known without packing anything, and is the
+// same whatever made the layers smaller. The digest by which an engine pulls
+// depends on how they were packed and may change with a version of teal; then
+// engines notice by the configuration that they have the image already. An
+// archive with images for several platforms is known by the digest of its
+// index, of which each host takes what fits.
+//
+// Layers are packed once a run and only when a host asks for them. What they
+// were packed into is remembered between runs, so that the manifest is known
+// without packing what every host has. They are kept in files without a name,
+// of which nothing is left however the run ends.
+//
+// # Library
 //
 // github.com/google/go-containerregistry is chosen over a client of our own:
 // it is maintained by those who run a registry, knows token logins, the
 // operator's Docker credentials and the plain-http rules for private
-// addresses, and costs one megabyte. It is used here and nowhere else.
+// addresses, and costs one megabyte. It is used here and nowhere else. Of an
+// upload it gives the types alone: its registry is one for tests, which cannot
+// go on with a download that broke off, and its archives pack a layer anew for
+// each who asks.
 package image
 
 import (

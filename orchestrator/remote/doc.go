@@ -2,7 +2,7 @@
 //
 // A [Dialer] opens one connection to a host and does everything over it:
 // commands ([Conn.Run]), connections from the host ([Conn.DialContext]) and
-// files ([Conn.Upload]). A [Conn] is a plugins.Host.
+// to it ([Conn.Listen]), and files ([Conn.Upload]). A [Conn] is a plugins.Host.
 //
 // # Rules
 //

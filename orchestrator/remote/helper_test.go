@@ -202,6 +202,7 @@ type cable struct {
 
 	mu    sync.Mutex
 	conns []net.Conn
+	held  chan struct{} // not nil: nothing is carried until it is closed
 }
 
 // lay makes a cable to the address of h and returns h at its other end.
@@ -228,8 +229,8 @@ func lay(t *testing.T, h inventory.Host) (*cable, inventory.Host) {
 			c.mu.Lock()
 			c.conns = append(c.conns, near, far)
 			c.mu.Unlock()
-			copies.Go(func() { _, _ = io.Copy(near, far) })
-			copies.Go(func() { _, _ = io.Copy(far, near) })
+			copies.Go(func() { _, _ = io.Copy(carrier{near, c}, far) })
+			copies.Go(func() { _, _ = io.Copy(carrier{far, c}, near) })
 		}
 	})
 	t.Cleanup(func() {
@@ -248,9 +249,36 @@ func lay(t *testing.T, h inventory.Host) (*cable, inventory.Host) {
 	return c, h
 }
 
+// hold keeps the cable from carrying anything, and tells nobody.
+func (c *cable) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = make(chan struct{})
+}
+
+// A carrier is one direction of a cable.
+type carrier struct {
+	io.Writer
+	cable *cable
+}
+
+func (c carrier) Write(p []byte) (int, error) {
+	c.cable.mu.Lock()
+	held := c.cable.held
+	c.cable.mu.Unlock()
+	if held != nil {
+		<-held
+	}
+	return c.Writer.Write(p)
+}
+
 func (c *cable) cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.held != nil {
+		close(c.held)
+		c.held = nil
+	}
 	for _, conn := range c.conns {
 		_ = conn.Close()
 	}

@@ -28,6 +28,7 @@ type transport struct {
 }
 
 func newTransport(c net.Conn) *transport {
+	keepShort(c)
 	t := &transport{Conn: c, acknowledge: quickAck(c)}
 	t.heard.Store(time.Now().UnixNano())
 	return t

@@ -28,9 +28,16 @@ type App struct {
 // Image is step 1.
 type Image struct {
 	Name     string  `json:"name"` // empty: the runtime does without images
-	Pull     string  `json:"pull"` // always, missing, never
+	Pull     string  `json:"pull"` // always, missing, never, upload
 	Username string  `json:"username,omitempty"`
 	Password *Secret `json:"password,omitempty"`
+
+	// Archive is a file on the operator's machine that holds the image to be
+	// uploaded; a relative path begins at File.Dir; empty: the operator's
+	// engine has the image.
+	Archive string `json:"archive,omitempty"`
+
+	PullParallel int `json:"pull_parallel,omitempty"` // hosts that pull at the same time, 1 to 256
 }
 
 // Code is step 2.

@@ -31,14 +31,40 @@ func (c *checker) image() {
 		c.required(key+".name", "say which image, as registry.example.com/shop:${version}")
 	}
 	c.text(key+".name", img.Name, imageName)
-	c.text(key+".pull", img.Pull, oneOf([]string{"always", "missing", "never"}, "upload"))
+	c.text(key+".pull", img.Pull, oneOf([]string{"always", "missing", "never", "upload"}))
+	c.upload(img)
+	const most = 256 // hosts that anything is done on at the same time
+	if n := img.PullParallel; c.known(key+".pull_parallel") && (n < 1 || n > most) {
+		c.fail(key+".pull_parallel", "that many hosts pull at the same time", "must be between 1 and %d, and is %d", most, n)
+	}
 	c.text(key+".username", img.Username, printable)
 	c.secret(key+".password", img.Password)
 	switch user, password := c.doc.Has(key+".username"), c.doc.Has(key+".password"); {
+	case img.Pull == "upload": // which has no use for either
 	case user && !password:
 		c.failName(key+".username", "add image.password, or leave it out", "there is no password to it")
 	case password && !user:
 		c.failName(key+".password", "add image.username, or leave it out", "there is no user name to it")
+	}
+}
+
+// upload checks what fits an image of the operator's machine, and what fits no
+// other.
+func (c *checker) upload(img Image) {
+	if !c.known("image.pull") {
+		return
+	}
+	if img.Pull != "upload" {
+		if c.doc.Has("image.archive") {
+			c.failName("image.archive", `set image.pull to "upload", or leave it out`, "is for an image that is uploaded from here")
+		}
+		return
+	}
+	c.text("image.archive", img.Archive, printable)
+	for _, key := range []string{"image.username", "image.password"} {
+		if c.doc.Has(key) {
+			c.failName(key, "leave it out", "an upload asks no registry, and needs no login")
+		}
 	}
 }
 

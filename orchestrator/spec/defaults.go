@@ -7,7 +7,7 @@ func defaults() App {
 	return App{
 		Hosts:     "all",
 		Runtime:   "docker",
-		Image:     Image{Pull: "always"},
+		Image:     Image{Pull: "always", PullParallel: 16},
 		Container: Container{Replicas: 1, StopGrace: 10 * time.Second},
 		Install:   Install{Timeout: 10 * time.Minute},
 		Test: Test{

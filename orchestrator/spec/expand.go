@@ -140,7 +140,7 @@ func (e *expander) allowed(key, name string) error {
 			Hint:    "only what --set gives can be used here",
 		}
 	case slices.Contains([]string{"app", "hosts", "runtime", "rollout", "keep", "plugins"}, top),
-		slices.Contains([]string{"proxy.type", "proxy.hosts", "container.protocol"}, key):
+		slices.Contains([]string{"proxy.type", "proxy.hosts", "container.protocol", "image.pull_parallel"}, key):
 		return &tomlfile.Fault{
 			Message: fmt.Sprintf("${%s} is not known here: the value is one for all hosts", name),
 			Hint:    "only what --set gives can be used here",

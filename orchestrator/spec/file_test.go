@@ -103,7 +103,7 @@ func wantShop() App {
 	return App{
 		Name: "shop", Hosts: "web", Runtime: "docker",
 		Image: Image{
-			Name: "registry.example.com/shop:42", Pull: "always", Username: "ci",
+			Name: "registry.example.com/shop:42", Pull: "always", PullParallel: 16, Username: "ci",
 			Password: &Secret{Env: "REGISTRY_PASSWORD"},
 		},
 		Code: &Code{
@@ -248,7 +248,7 @@ func TestDefaults(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			want := App{
 				Name: "shop", Hosts: "all", Runtime: "docker",
-				Image:     Image{Name: "shop:42", Pull: "always"},
+				Image:     Image{Name: "shop:42", Pull: "always", PullParallel: 16},
 				Container: Container{Replicas: 1, StopGrace: 10 * time.Second},
 				Install:   Install{Timeout: 10 * time.Minute},
 				Test:      Test{Within: time.Minute, Interval: time.Second, Timeout: 5 * time.Second, Successes: 2, Stable: 3 * time.Second},
@@ -455,7 +455,7 @@ run = ["bin/setup ${region}"]
 	})
 	want := defaults()
 	want.Name = "shop"
-	want.Image = Image{Name: "r.example.com:5000/shop:v1", Pull: "always", Username: "ci", Password: &Secret{File: "secrets/eu"}}
+	want.Image = Image{Name: "r.example.com:5000/shop:v1", Pull: "always", PullParallel: 16, Username: "ci", Password: &Secret{File: "secrets/eu"}}
 	want.Code = &Code{Repository: "git@git.example.com:shop.git", Ref: "v1", Path: "/srv/ci", Via: "host"}
 	want.Container = Container{
 		Port: 8080, Protocol: "http", Replicas: 1, Command: []string{"web", "--region", "eu"},

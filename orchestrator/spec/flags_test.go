@@ -19,7 +19,7 @@ func TestFlagsMakeAnApp(t *testing.T) {
 	}
 	want := defaults()
 	want.Name = "shop"
-	want.Image = Image{Name: "shop:42", Pull: "missing"}
+	want.Image = Image{Name: "shop:42", Pull: "missing", PullParallel: 16}
 	want.Container.Port, want.Container.Protocol, want.Container.Replicas = 8080, "http", 2
 	want.Container.Command = []string{"bin/web", "--fast"}
 	want.Container.Env = map[string]string{"A": "1", "B": "x=y eu", "C": ""}
@@ -71,7 +71,7 @@ func TestProblemsOfFlagsNameTheFlag(t *testing.T) {
 			"wrong values",
 			AdHoc{
 				App: "-x", Image: "a b", Port: -1, Proxy: "apache", HTTP: "up", Listen: []string{"x"}, Env: []string{"SECRET", "1=2", "A=1", "A=2"},
-				Volumes: []string{"data"}, Memory: "x", Pull: "upload",
+				Volumes: []string{"data"}, Memory: "x", Pull: "push",
 			},
 			Options{Environment: "staging"},
 			`--environment: needs an app file
@@ -92,8 +92,8 @@ func TestProblemsOfFlagsNameTheFlag(t *testing.T) {
   hint: up to 40 of a-z, 0-9 and '-', not beginning with '-'
 --image: "a b" is not an image: its path is wrong
   hint: a path is a-z, 0-9 and between these '.', '_', '-' and '/'
---pull: "upload" does not work yet
-  hint: use always, missing or never
+--pull: "push" is not one of always, missing, never, upload
+  hint: use always, missing, never or upload
 --env: "1" is not a name for an environment variable
   hint: letters, digits and '_', not beginning with a digit
 --http: "up" is not the path of a request

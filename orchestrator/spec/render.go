@@ -75,6 +75,8 @@ func (r *renderer) image(img Image) {
 	r.table("image")
 	r.put("name", img.Name)
 	r.put("pull", img.Pull)
+	r.put("archive", img.Archive)
+	r.put("pull_parallel", img.PullParallel)
 	r.put("username", img.Username)
 	if img.Password != nil {
 		r.always("password", img.Password.value())

@@ -16,6 +16,8 @@
 //
 //   - Names of images say their registry. What a short name means is a
 //     setting of each host.
+//   - A registry at a loopback address of the host need not have TLS, as
+//     Docker has it, whatever the host's registries.conf says.
 //   - A container keeps the restart policy that it was made with: Podman 4
 //     cannot change it. So the runtime has no plugins.RestartPolicySetter.
 //   - After a reboot containers come back by podman-restart.service, which
@@ -69,6 +71,7 @@ func New(sockets ...string) *Runtime {
 		Start:      "systemctl start podman.socket",
 		Qualified:  true,
 		Renames:    true,
+		PullsPlain: true,
 		StopsFirst: true,
 	}
 	if len(sockets) == 0 {

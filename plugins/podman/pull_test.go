@@ -36,6 +36,7 @@ func TestPullFromARegistry(t *testing.T) {
 		{"no registry", plugins.PullRequest{Image: "127.0.0.1:5999/shop:1", Policy: plugins.PullAlways}, plugins.Unavailable},
 		{"no login", plugins.PullRequest{Image: closed + "/shop:1", Policy: plugins.PullAlways}, plugins.Denied},
 		{"wrong login", plugins.PullRequest{Image: closed + "/shop:1", Policy: plugins.PullAlways, Auth: &plugins.Auth{Username: "ci", Password: "wrong"}}, plugins.Denied},
+		{"without TLS and a setting", plugins.PullRequest{Image: strings.Replace(open, "127.0.0.1", "localhost", 1) + "/shop:1", Policy: plugins.PullAlways}, ""},
 		{"login", plugins.PullRequest{Image: closed + "/shop:1", Policy: plugins.PullAlways, Auth: login}, ""},
 	} {
 		img, err := rt.Pull(t.Context(), h, tt.req)
@@ -100,7 +101,7 @@ func TestMovedTagMeansWhatTheRegistrySays(t *testing.T) {
 	if c.Image != first.Reference {
 		t.Errorf("the container's image is %s", c.Image)
 	}
-	if got := lines.String(); !strings.HasSuffix(got, "1 of 1 layers\n") {
+	if got := lines.String(); got != "1 of 1 layers\n2 of 2 layers\n" { // the other one has a layer more
 		t.Errorf("progress is %q", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/teal-deploy/teal/cmd/internal/display"
 	"github.com/teal-deploy/teal/inventory"
 	"github.com/teal-deploy/teal/orchestrator"
 	"github.com/teal-deploy/teal/orchestrator/proxy"
@@ -96,7 +98,7 @@ func (o *options) bindApp(cmd *cobra.Command) {
 		f.StringVar(&a.App, "app", "", "the app's `name`; a command behind -- takes the place of the image's own")
 		f.StringVar(&a.Runtime, "runtime", "", runtimeUsage)
 		f.StringVar(&a.Image, "image", "", "the image, such as `registry/shop:42`")
-		f.StringVar(&a.Pull, "pull", "", "`when` to pull it: always, missing or never (default \"always\")")
+		f.StringVar(&a.Pull, "pull", "", "`when` to pull it: always, missing or never, or upload for one of this machine (default \"always\")")
 		f.IntVar(&a.Port, "port", 0, "the `port` inside the container")
 		f.StringVar(&a.Protocol, "protocol", "", "`what` the app speaks there: http, grpc or tcp (default \"http\")")
 		f.IntVar(&a.Replicas, "replicas", 0, "`number` of containers on each host, 1 to 64 (default 1)")
@@ -317,6 +319,9 @@ func (o *options) session() *session {
 		By:      whoAmI(),
 		PID:     os.Getpid(),
 		Redacts: func(redact func(string) string) { o.redact.Store(&redact) },
+	}
+	if runs, err := display.JournalDir(os.Getenv); err == nil { // where there is no home, nothing is remembered
+		s.Images = filepath.Join(filepath.Dir(runs), "images")
 	}
 	return s
 }

@@ -38,6 +38,11 @@ type Engine struct {
 	// asks it to end first and waits as long as for a stop.
 	StopsFirst bool
 
+	// PullsPlain says that the engine has a call of its own to pull from a
+	// registry without TLS, and needs to be told to. Others try it by
+	// themselves for a registry at a loopback address of the host.
+	PullsPlain bool
+
 	// Renames says that the engine calls a container's image by any name that
 	// it has for it, not by the one that the container was made with.
 	Renames bool
@@ -65,9 +70,13 @@ type way struct {
 // bridge each uses at most two connections: one for requests, one for an exec.
 const maxBridged = 2
 
+// nowhere stands for the engine's address in its URLs: the dialer knows better.
+const nowhere = "engine.invalid"
+
 // A session is an engine on one host, for one operation.
 type session struct {
 	api    *client.Client
+	http   *http.Client // of api, for calls that it does not know
 	engine *Engine
 	host   plugins.Host
 	route  Route
@@ -130,14 +139,13 @@ func (e *Engine) connect(ctx context.Context, h plugins.Host, w *way) (*session,
 	if w.route.Bridge {
 		transport.MaxConnsPerHost = 1
 	}
-	api, err := client.New(client.WithHost("tcp://engine.invalid"), client.WithHTTPClient(&http.Client{
-		Transport: transport, CheckRedirect: client.CheckRedirect,
-	}))
+	plain := &http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}
+	api, err := client.New(client.WithHost("tcp://"+nowhere), client.WithHTTPClient(plain))
 	if err != nil {
 		release()
 		return nil, err
 	}
-	s := &session{api: api, engine: e, host: h, route: w.route, dialer: d, done: release}
+	s := &session{api: api, http: plain, engine: e, host: h, route: w.route, dialer: d, done: release}
 	if err := s.greet(ctx); err != nil {
 		s.close()
 		return nil, err

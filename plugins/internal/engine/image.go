@@ -178,13 +178,16 @@ func (s *session) pull(ctx context.Context, name reference.Named, req plugins.Pu
 		}
 		opts.RegistryAuth = auth
 	}
+	show := progress{w: req.Progress, layers: make(map[string]layer)}
+	if s.engine.PullsPlain && isLoopback(reference.Domain(name)) {
+		return "", s.pullPlain(ctx, op, name, opts.RegistryAuth, show)
+	}
 	stream, err := s.api.ImagePull(ctx, name.String(), opts)
 	if err != nil {
 		return "", s.pullError(ctx, op, err)
 	}
 	defer func() { _ = stream.Close() }()
 	var digest string
-	show := progress{w: req.Progress, layers: make(map[string]layer)}
 	for m, err := range stream.JSONMessages(ctx) {
 		// A pull that fails after it began says so inside the stream.
 		if err == nil && m.Error != nil {
@@ -257,7 +260,11 @@ func (p *progress) see(m jsonstream.Message) {
 	p.tell()
 }
 
+// tell writes a line when there is something new to say.
 func (p *progress) tell() {
+	if p.w == nil {
+		return
+	}
 	var done int
 	var current, total int64
 	for _, l := range p.layers {
