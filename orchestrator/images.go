@@ -131,12 +131,6 @@ func (r *run) pullImage(ctx context.Context, h *hostRun) error {
 		return nil
 	}
 	r.say(h, StepImage, StatusStarted, "%s", h.app.Image.Name)
-	done, err := r.pullTurn(ctx, h)
-	if err != nil {
-		return err
-	}
-	defer done()
-	began := time.Now()
 	if h.sends() {
 		return r.sendImage(ctx, h)
 	}
@@ -152,7 +146,7 @@ func (r *run) pullImage(ctx context.Context, h *hostRun) error {
 		}
 		req.Image, req.Policy = pinned, plugins.PullMissing
 	}
-	img, err := h.runtime.Pull(ctx, h.conn, req)
+	img, took, err := r.pull(ctx, h, req)
 	if err != nil {
 		return err
 	}
@@ -160,8 +154,30 @@ func (r *run) pullImage(ctx context.Context, h *hostRun) error {
 		return h.otherImage(img.Digest, r.digest)
 	}
 	h.image, h.plan.To.Image = img, img
-	r.say(h, StepImage, StatusDone, "%s in %s", short(img.Digest), tidy(time.Since(began)))
+	r.say(h, StepImage, StatusDone, "%s in %s", short(img.Digest), tidy(took))
 	return nil
+}
+
+// pull has the host pull, and returns how long that took. A host that has the
+// image does not wait for others.
+func (r *run) pull(ctx context.Context, h *hostRun, req plugins.PullRequest) (img plugins.Image, took time.Duration, err error) {
+	began := time.Now()
+	if req.Policy != plugins.PullAlways {
+		look := req
+		look.Policy = plugins.PullNever
+		img, err = h.runtime.Pull(ctx, h.conn, look)
+		if req.Policy == plugins.PullNever || !errors.Is(err, plugins.NotFound) {
+			return img, time.Since(began), err
+		}
+	}
+	done, err := r.pullTurn(ctx, h)
+	if err != nil {
+		return plugins.Image{}, 0, err
+	}
+	defer done()
+	began = time.Now()
+	img, err = h.runtime.Pull(ctx, h.conn, req)
+	return img, time.Since(began), err
 }
 
 // otherImage says that a host has another image than it was to get.
@@ -175,9 +191,6 @@ func (h *hostRun) otherImage(has, want string) error {
 // pullTurn waits until it is the host's turn to pull: image.pull_parallel hosts
 // do so at the same time, in the order in which they came.
 func (r *run) pullTurn(ctx context.Context, h *hostRun) (done func(), err error) {
-	if h.app.Image.Pull == string(plugins.PullNever) {
-		return func() {}, nil
-	}
 	done = func() { r.pulls.Release(1) }
 	if r.pulls.TryAcquire(1) {
 		return done, nil
@@ -192,6 +205,11 @@ func (r *run) pullTurn(ctx context.Context, h *hostRun) (done func(), err error)
 // sendImage serves the image to the host through its own connection and has it
 // pulled from there.
 func (r *run) sendImage(ctx context.Context, h *hostRun) error {
+	done, err := r.pullTurn(ctx, h)
+	if err != nil {
+		return err
+	}
+	defer done()
 	began := time.Now()
 	l, err := h.conn.Listen(ctx, "127.0.0.1:0")
 	if err != nil {

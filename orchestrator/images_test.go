@@ -378,6 +378,47 @@ func TestNeverMoreHostsPullAtOnceThanAreToldTo(t *testing.T) {
 	}
 }
 
+// A host that has the image does not wait for those that pull.
+func TestHostThatHasTheImageDoesNotWait(t *testing.T) {
+	t.Parallel()
+	_, name, _ := registryOf(t)
+	w := newWorld(t, 2, `pull = "never"`, "pull = \"always\"\npull_parallel = 1", "shop:${version}", name+":${version}")
+	other := make(chan struct{})
+	b := &blocking{free: other}
+	teal := w.uploading(b)
+	free := sync.OnceFunc(func() { close(other) })
+	teal.Emit = func(e Event) {
+		if e.Host == "web2" && e.Step == StepImage && e.Status == StatusDone {
+			free()
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if res := teal.deploy(ctx, "1", detached); res.Outcome != OutcomeDone {
+		t.Errorf("%s: %s", res.Outcome, explain(res))
+	}
+}
+
+// A blocking runtime lets web1 pull only when it is told to; web2 has the image.
+type blocking struct {
+	fakeRuntime
+	free <-chan struct{}
+}
+
+func (b *blocking) Pull(ctx context.Context, h plugins.Host, req plugins.PullRequest) (plugins.Image, error) {
+	if h.String() == "web1" {
+		if req.Policy == plugins.PullNever {
+			return plugins.Image{}, &plugins.Error{Op: "pull", Kind: plugins.NotFound}
+		}
+		select {
+		case <-b.free:
+		case <-ctx.Done():
+			return plugins.Image{}, context.Cause(ctx)
+		}
+	}
+	return b.fakeRuntime.Pull(ctx, h, req)
+}
+
 // sameOrder reports whether a few come in the order of some, in which the next
 // of those that go at the same time may be first by a moment.
 func sameOrder(some, all []string) bool {
@@ -420,6 +461,24 @@ password = { env = "${region}_PASSWORD" }`, "shop:${version}", "127.0.0.1:1/shop
 	}
 }
 
+// registryOf starts a registry with one image, and counts how often it is asked
+// for it.
+func registryOf(t *testing.T) (asked *atomic.Int64, name, digest string) {
+	t.Helper()
+	const manifest = `{"schemaVersion":2}`
+	asked = new(atomic.Int64)
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			return
+		}
+		asked.Add(1)
+		w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v2+json")
+		_, _ = io.WriteString(w, manifest)
+	}))
+	t.Cleanup(registry.Close)
+	return asked, strings.TrimPrefix(registry.URL, "http://") + "/shop", fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(manifest)))
+}
+
 // A noting runtime notes what it is asked to pull. A host may have another
 // image than the one that it was asked for.
 type noting struct {
@@ -434,6 +493,9 @@ func (n *noting) Pull(ctx context.Context, h plugins.Host, req plugins.PullReque
 	req.Progress = nil
 	n.asked[h.String()] = req
 	n.mu.Unlock()
+	if req.Policy == plugins.PullNever {
+		return plugins.Image{}, &plugins.Error{Op: "pull", Kind: plugins.NotFound}
+	}
 	img, err := n.fakeRuntime.Pull(ctx, h, req)
 	if h.String() == n.wrong {
 		img.Digest = "sha256:" + strings.Repeat("0", 64)
@@ -443,21 +505,9 @@ func (n *noting) Pull(ctx context.Context, h plugins.Host, req plugins.PullReque
 
 func TestDigestIsResolvedOnceAndProvenOnEveryHost(t *testing.T) {
 	t.Parallel()
-	const manifest = `{"schemaVersion":2}`
-	var asked atomic.Int64
-	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/v2/" {
-			return
-		}
-		asked.Add(1)
-		w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v2+json")
-		_, _ = io.WriteString(w, manifest)
-	}))
-	t.Cleanup(registry.Close)
-	name := strings.TrimPrefix(registry.URL, "http://") + "/shop"
+	asked, name, digest := registryOf(t)
 	w := newWorld(t, 3, `pull = "never"`, `pull = "always"`, "shop:${version}", name+":${version}")
 	n := &noting{asked: map[string]plugins.PullRequest{}}
-	digest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(manifest)))
 	if res := w.uploading(n).deploy(t.Context(), "1", detached); res.Outcome != OutcomeDone || res.Digest != digest {
 		t.Fatalf("%s with %s: %s", res.Outcome, res.Digest, explain(res))
 	}

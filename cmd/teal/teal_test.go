@@ -53,6 +53,7 @@ func TestScripts(t *testing.T) {
 			"connections": connections,
 			"closed":      closed,
 			"sshd":        sshd,
+			"needs":       need,
 		},
 	})
 }
@@ -100,6 +101,22 @@ func missing(t testscript.T, program string) error {
 	}
 	t.Skip(program + " is not installed")
 	return nil
+}
+
+// need names programs, or files, without which a script cannot run:
+//
+//	needs jq /usr/bin/python3
+func need(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: needs program...")
+	}
+	for _, name := range args {
+		_, noProgram := exec.LookPath(name)
+		_, noFile := os.Stat(name)
+		if noProgram != nil && noFile != nil {
+			ts.Check(missing(of(ts).t, name))
+		}
+	}
 }
 
 // exits runs a command and checks its exit code:

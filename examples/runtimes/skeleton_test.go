@@ -1,12 +1,11 @@
 package runtimes
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -41,19 +40,19 @@ func write(t *testing.T, language, name string) (string, Skeleton) {
 
 // Each is written, built outside of teal's module, and checked on this machine.
 // They wait more than they work, and their containers have folders of their own.
-// The one in sh is checked by a script of the command, on a host with sshd.
+// The one in Python is checked by a script of the command, on a host with sshd.
 func TestSkeletonsConform(t *testing.T) {
-	need(t, "setsid", "busybox")
+	need(t, "setsid", "busybox", "jq")
 	dir := state(t)
 	t.Run("each", func(t *testing.T) {
 		t.Run("go", func(t *testing.T) {
 			t.Parallel()
 			goConforms(t)
 		})
-		t.Run("python", func(t *testing.T) {
+		t.Run("sh", func(t *testing.T) {
 			t.Parallel()
-			folder, s := python(t)
-			conforms(t, loader.Spec{Name: "mine-python", Cmd: []string{filepath.Join(folder, s.Program)}})
+			folder, s := write(t, "sh", "mine-sh")
+			conforms(t, loader.Spec{Name: "mine-sh", Cmd: []string{filepath.Join(folder, s.Program)}, Protocol: loader.Exec})
 		})
 	})
 	left, err := filepath.Glob(filepath.Join(dir, "*", "[^.]*"))
@@ -89,13 +88,7 @@ func conforms(t *testing.T, launch loader.Spec) {
 	if p.Version() != "0.1.0" {
 		t.Errorf("its version is %q", p.Version())
 	}
-	opts := plugintest.Options{
-		Discover: true, Prefix: launch.Name,
-		Crash: func(context.Context) (plugins.Runtime, error) {
-			err := syscall.Kill(p.PID(), syscall.SIGKILL)
-			return start(t, launch).Runtime(), err
-		},
-	}
+	opts := plugintest.Options{Discover: true, Prefix: launch.Name, Timeout: 2 * time.Minute}
 	for _, c := range plugintest.Report(t.Context(), p.Runtime(), plugintest.Local("web1"), opts) {
 		may := c.Name == string(plugintest.Limits) || c.Name == string(plugintest.ReadOnlyMounts)
 		if c.Err != nil || c.Skipped && !may {

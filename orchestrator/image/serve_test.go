@@ -303,3 +303,16 @@ func TestLoginsDiffer(t *testing.T) {
 		t.Errorf("%v and %v", a, b)
 	}
 }
+
+func TestImageIsPulledByItsNameWithoutRegistryAndTag(t *testing.T) {
+	archive := file(t, savedOf(t, nil, layerOf(t, "a", 10)))
+	for called, want := range map[string]string{
+		"shop": "shop", "shop:1": "shop", "localhost/shop:1": "shop", "team/shop": "team/shop",
+		"registry.example.com/team/shop:1": "team/shop", "127.0.0.1:5000/shop": "shop",
+	} {
+		_, p := pack(t, image.Local{Name: called, Archive: archive})
+		if got := serve(t, p).Reference; !strings.HasSuffix(got, "/"+want+"@"+p.Digest) || strings.Count(got, "/") != 1+strings.Count(want, "/") {
+			t.Errorf("%s is pulled as %s", called, got)
+		}
+	}
+}

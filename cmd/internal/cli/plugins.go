@@ -24,7 +24,12 @@ func newPlugins(s Streams) *cobra.Command {
 		Long: `Plugins are the runtimes that do not come with teal: programs that it starts
 beside itself, and that reach a server only through the connection that teal
 lends them. An app file names one with runtime, and may say more of it in
-[plugins.NAME].`,
+[plugins.NAME].
+
+The first command that uses a plugin writes its version and its SHA-256 sum to
+.teal/plugins.lock beside the app file. Later ones refuse another content until
+somebody agrees to it with teal plugins lock. One that others than you and root
+could change is never run.`,
 		Args: knownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

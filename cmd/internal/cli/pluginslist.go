@@ -33,7 +33,8 @@ func newPluginsList(s Streams) *cobra.Command {
 		Long: `List shows the built-in runtimes and all plugins: those that the app file names,
 then those in .teal/plugins beside it, in ~/.local/share/teal/plugins and in
 /usr/local/lib/teal/plugins, where the first of a name wins. PATH is not looked
-at. Each plugin is started to ask for its version and its abilities.
+at. Each plugin is started to ask for its version and its abilities, and has five
+seconds to answer.
 
 LOCK says whether a plugin's content is agreed upon: by the app file (sha256) or
 by the lock file .teal/plugins.lock; new is one that the first use will put there.

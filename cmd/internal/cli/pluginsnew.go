@@ -54,7 +54,7 @@ func (o *options) newPlugin(name, language string) error {
 	if slices.Contains(spec.Builtins(), name) {
 		err = fmt.Errorf("%s is built in: give the plugin another name", name)
 	}
-	skeleton, langErr := runtimes.NewSkeleton(language, name, released())
+	skeleton, langErr := runtimes.NewSkeleton(language, name, released(built()))
 	if err := errors.Join(err, langErr); err != nil {
 		return &orchestrator.UsageError{Err: err}
 	}
@@ -101,13 +101,17 @@ func writeSkeleton(folder string, files []runtimes.File) (err error) {
 	return nil
 }
 
-// released is the version of teal's module that this program was made of, ""
-// when nobody else can get it.
-func released() string {
-	candidates := []string{version}
+// built is what this program calls itself, and what go build does.
+func built() []string {
 	if info, ok := debug.ReadBuildInfo(); ok {
-		candidates = append(candidates, info.Main.Version)
+		return []string{version, info.Main.Version}
 	}
+	return []string{version}
+}
+
+// released returns the first that is a version of teal's module which everybody
+// can get, and "" when there is none.
+func released(candidates []string) string {
 	published := regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-(alpha|beta|rc)[.0-9]*)?$`)
 	for _, v := range candidates {
 		if published.MatchString(v) {
