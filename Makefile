@@ -36,8 +36,9 @@ test: deps tools build ## everything that CI runs
 
 # The engine's tests do hundreds of deployments at once: they run by themselves,
 # so that they take no time away from tests of others that look at the clock.
+# The others wait more than they work: four packages at a time.
 unit: ## all tests that need no lab
-	go test -race $(TESTFLAGS) $$(go list ./... | grep -v -e '/examples/lab$$' -e '/teal/orchestrator$$')
+	go test -race -p 4 $(TESTFLAGS) $$(go list ./... | grep -v -e '/examples/lab$$' -e '/teal/orchestrator$$')
 	go test -race $(TESTFLAGS) ./orchestrator
 
 # What the lab's tests deploy with: docker, podman (root's) or rootless-podman,

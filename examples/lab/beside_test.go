@@ -18,8 +18,8 @@ import (
 // waits must keep no other one out.
 const (
 	lightClients = 24  // more at the same time in one test are heavy load
-	loadRoom     = 100 // clients of all tests with heavy load
-	hostRoom     = 9   // one for each container engine, and one for each lab
+	loadRoom     = 120 // clients of all tests with heavy load
+	hostRoom     = 11  // one for each container engine, and one for each lab
 )
 
 // Who asks first comes first. Load is asked for before a lab, so that nobody
