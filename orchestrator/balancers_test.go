@@ -192,6 +192,7 @@ func TestLoadBalancersAreOneDecision(t *testing.T) {
 		mixed   bool // what serves is to be found out
 	}{
 		{"one refuses", fault{kind: failing, op: "switch", nth: 1}, OutcomeFailed, "failed 1", false},
+		{"one does not prove it", fault{kind: unproven, op: "switch", nth: 1}, OutcomeReturned, "failed 1", false},
 		{"one is lost before it switches and comes back", fault{kind: lostBefore, op: "switch", nth: 1}, OutcomeFailed, "failed 1", false},
 		{"one is lost behind its switch and comes back", fault{kind: lostAfter, op: "switch", nth: 1}, OutcomeFailed, "failed 1", false},
 		{"one does not know whether it switched", fault{kind: unknownDone, op: "switch", nth: 1}, OutcomeFailed, "failed 1", false},

@@ -99,6 +99,8 @@ func (c *fakeConn) call(ctx context.Context, op string, do func(context.Context)
 	switch f.kind {
 	case failing:
 		return errors.New("injected failure")
+	case unproven:
+		return proxy.Unproven(ctx, errors.New("injected silence"))
 	case lostBefore:
 		_ = c.Close()
 	case lostAfter:

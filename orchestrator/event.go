@@ -117,7 +117,7 @@ const (
 	OutcomeMixed       Outcome = "mixed"       // the fleet is mixed and needs a decision
 	OutcomeLocked      Outcome = "locked"
 	OutcomeAborted     Outcome = "aborted"
-	OutcomeReturned    Outcome = "returned" // switched, verification failed, back on blue
+	OutcomeReturned    Outcome = "returned" // switched, and the proxy or green did not prove it: back on blue
 )
 
 // Code returns the exit code.

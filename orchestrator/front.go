@@ -149,7 +149,11 @@ func (f *front) takeBack(ctx context.Context, errs []error, back change, cause e
 		return fmt.Errorf("%w: %w; going back: %w", proxy.ErrUnknown, cause, err)
 	}
 	said := strings.ReplaceAll(cause.Error(), proxy.ErrUnknown.Error()+": ", "") // it is known now
-	return errors.New("not every load balancer confirmed, all serve as before: " + said)
+	said = "not every load balancer confirmed, all serve as before: " + said
+	if errors.Is(cause, proxy.ErrUnproven) {
+		return &redactedError{text: said, err: proxy.ErrUnproven}
+	}
+	return errors.New(said)
 }
 
 // tell makes some of the load balancers do something, going by what became of

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/teal-deploy/teal/orchestrator/proxy"
 	"github.com/teal-deploy/teal/orchestrator/record"
 	"github.com/teal-deploy/teal/plugins"
 )
@@ -58,10 +59,12 @@ func (r *run) outcome(ctx context.Context, err error) Outcome {
 		return OutcomeLocked
 	}
 	n := map[HostState]int{}
+	unproven := false
 	green, bad, lost := 0, 0, 0 // hosts that serve the new release, and of them those that failed or were lost behind the switch
 	for _, h := range r.hosts {
 		n[h.state]++
 		if !h.onGreen() {
+			unproven = unproven || errors.Is(h.err, proxy.ErrUnproven)
 			continue
 		}
 		green++
@@ -79,7 +82,7 @@ func (r *run) outcome(ctx context.Context, err error) Outcome {
 		return OutcomeMixed
 	case aborted:
 		return OutcomeAborted
-	case r.returned != nil:
+	case r.returned != nil, unproven && green == 0:
 		return OutcomeReturned
 	case n[Failed]+n[RolledBack] > 0:
 		return OutcomeFailed

@@ -96,6 +96,7 @@ func TestOneHostFailsWithinTheLimits(t *testing.T) {
 	}{
 		{"in the test", "max_failed = 1", func(h *fakeHost) { h.sick = func(string) bool { return true } }, OutcomeFailed, "failed 1"},
 		{"in the switch", "max_failed = 1", func(h *fakeHost) { h.fault = &fault{kind: failing, op: "switch", nth: 1} }, OutcomeFailed, "failed 1"},
+		{"without a proof of the switch", "max_failed = 1", func(h *fakeHost) { h.fault = &fault{kind: unproven, op: "switch", nth: 1} }, OutcomeFailed, "failed 1"},
 		{"in the verification", "max_failed = 1", func(h *fakeHost) { h.answers = 503 }, OutcomeFailed, "rolled back 1"},
 		{"not reached", `max_unreachable = "34%"`, func(h *fakeHost) { h.refused = true }, OutcomeUnreachable, "unreachable"},
 		{"lost while it creates", "max_unreachable = 1", func(h *fakeHost) { h.fault = &fault{kind: lostAfter, op: "create", nth: 1} }, OutcomeUnreachable, "unreachable 1"},
@@ -137,6 +138,7 @@ func TestTooManyFailures(t *testing.T) {
 	}{
 		{"in the test", "", func(h *fakeHost) { h.sick = func(string) bool { return true } }, OutcomeFailed, []string{"pending 1", "failed 1"}},
 		{"in the switch", "", func(h *fakeHost) { h.fault = &fault{kind: failing, op: "switch", nth: 1} }, OutcomeFailed, []string{"rolled back 1", "failed 1"}},
+		{"without a proof of the switch", "", func(h *fakeHost) { h.fault = &fault{kind: unproven, op: "switch", nth: 1} }, OutcomeReturned, []string{"rolled back 1", "failed 1"}},
 		{"in the verification", "", func(h *fakeHost) { h.answers = 503 }, OutcomeReturned, []string{"rolled back 1", "rolled back 1"}},
 		{"in the switch, to stop", `on_failure = "stop"`, func(h *fakeHost) { h.fault = &fault{kind: failing, op: "switch", nth: 1} }, OutcomeMixed, []string{"switched 2", "failed 1"}},
 		{"in the verification, to stop", `on_failure = "stop"`, func(h *fakeHost) { h.answers = 503 }, OutcomeMixed, []string{"verified 2", "switched 2"}},

@@ -74,6 +74,7 @@ const (
 	diesAfter   faultKind = "teal dies after"
 	unknownDone faultKind = "outcome unknown, done"
 	unknownNot  faultKind = "outcome unknown, not done"
+	unproven    faultKind = "not proven"
 )
 
 const worldApp = `

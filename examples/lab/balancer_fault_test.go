@@ -50,7 +50,7 @@ func troubles(kind string) []trouble {
 		{name: "cut off in the switch", at: is("switch", "started"), harm: cut, heal: heal, last: 12 * time.Second, code: 4, say: disagreed},
 		{name: "cut off in the drain", at: is("teardown", "started"), harm: cut, heal: heal, green: true},
 		{name: "cut off behind the switch", at: is("switch", "done"), harm: cut, heal: heal, code: 5, say: "could not be verified", green: true},
-		{name: "frozen in the switch", at: is("switch", "started"), harm: freeze, heal: thaw, code: 4, say: "green is left behind, the next deployment removes it", left: true},
+		{name: "frozen in the switch", at: is("switch", "started"), harm: freeze, heal: thaw, code: map[string]int{lab.Nginx: 9, lab.HAProxy: 4}[kind], say: "green is left behind, the next deployment removes it", left: true},
 		{name: "disk full in the switch", at: is("test", "started"), harm: fill, heal: free, code: 4, say: disagreed},
 		{name: "proxy killed in the switch", at: is("switch", "started"), harm: kill, heal: restart, code: 4, say: disagreed, left: true},
 	}

@@ -208,6 +208,20 @@ func (r Releases) Valid() bool {
 // confirmed nor undone: the caller must observe before it does anything else.
 var ErrUnknown = errors.New("it is not known which slot serves")
 
+// ErrUnproven is in the chain of a Switch error when everything was changed and
+// the proxy did not answer in time as it should have, so that it was taken back.
+var ErrUnproven = errors.New("the proxy did not prove the switch")
+
+// Unproven returns err, which speaks against the proof that a Switch with ctx
+// waited for, with ErrUnproven in its chain, unless it says nothing of the
+// proxy: the wait was ended, or the connection lost.
+func Unproven(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil || errors.Is(err, plugins.Lost) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnproven, err)
+}
+
 // A Proxy configures and switches a proxy. All methods are idempotent.
 type Proxy interface {
 	// Check says what keeps Prepare and Switch from working on h, with the

@@ -1,9 +1,12 @@
 package haproxy
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -158,6 +161,21 @@ func TestSwitchThatIsNotProvenGoesBack(t *testing.T) {
 				}
 			}
 		},
+		"unproven": func(c *proxytest.Host, _ context.CancelFunc) {
+			c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				if network == "unix" {
+					return host().DialContext(ctx, network, address)
+				}
+				ours, theirs := net.Pipe()
+				go func() {
+					defer theirs.Close()
+					if _, err := http.ReadRequest(bufio.NewReader(theirs)); err == nil {
+						_, _ = io.WriteString(theirs, "HTTP/1.1 200 OK\r\nTeal-App: shop\r\nTeal-Member: web1\r\nContent-Length: 6\r\n\r\n0 - -\n")
+					}
+				}()
+				return ours, nil
+			}
+		},
 		"lost": func(c *proxytest.Host, _ context.CancelFunc) {
 			c.After = func(args []string) {
 				if strings.Contains(args[2], "exit 13") {
@@ -177,7 +195,7 @@ func TestSwitchThatIsNotProvenGoesBack(t *testing.T) {
 			broken(c, cancel)
 			err := d.proxy().Switch(ctx, c, l, proxy.Route{"web1": 100}, nil)
 			unknown := name == "lost"
-			if err == nil || errors.Is(err, proxy.ErrUnknown) != unknown {
+			if err == nil || errors.Is(err, proxy.ErrUnknown) != unknown || errors.Is(err, proxy.ErrUnproven) != (name == "unproven") {
 				t.Fatalf("error %v", err)
 			}
 			observed(t, d, l, proxy.Route{"web1": 0})

@@ -94,7 +94,7 @@ func (t *turn) run(ctx context.Context) error {
 		err = t.load(ctx, t.layout, t.to, t.members, t.wake()...)
 	}
 	if err == nil {
-		err = prove(ctx, t.host, t.layout, t.members, proofWithin, serves(t.to.route, t.holds))
+		err = proxy.Unproven(ctx, prove(ctx, t.host, t.layout, t.members, proofWithin, serves(t.to.route, t.holds)))
 	}
 	if err != nil {
 		return t.back(ctx, err)

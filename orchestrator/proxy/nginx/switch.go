@@ -39,7 +39,7 @@ func (p *Proxy) Switch(ctx context.Context, h plugins.Host, l proxy.Layout, chan
 		return err
 	}
 	if err == nil {
-		err = proveAll(ctx, h, l, members, lines, change, holds)
+		err = proxy.Unproven(ctx, proveAll(ctx, h, l, members, lines, change, holds))
 	}
 	if err == nil {
 		return nil

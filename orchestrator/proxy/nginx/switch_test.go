@@ -104,7 +104,7 @@ func TestSwitchWithoutProofIsTakenBack(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
 	err := d.proxy().Switch(t.Context(), c, l, green, nil)
-	if err == nil || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "all is as before (web1: blue)") {
+	if !errors.Is(err, proxy.ErrUnproven) || errors.Is(err, proxy.ErrUnknown) || !strings.Contains(err.Error(), "all is as before (web1: blue)") {
 		t.Errorf("error %v", err)
 	}
 	if o := observe(t, d, l); o.Live["web1"] != 0 || o.Disk["web1"] != 0 {
