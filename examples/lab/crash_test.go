@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,9 +20,10 @@ func pid(n int) string { return strconv.Itoa(n) }
 func (f *fleet) killAt(sig syscall.Signal, is func(event) bool, args ...string) ended {
 	f.t.Helper()
 	cmd := f.command(f.t.Context(), args...)
+	once := sync.OnceFunc(func() { _ = cmd.Process.Signal(sig) }) // a second one means something else
 	return f.finish(cmd, func(e event) {
 		if is(e) {
-			_ = cmd.Process.Signal(sig)
+			once()
 		}
 	})
 }
