@@ -97,16 +97,21 @@ func (f *fleet) flip(s *stress, times int, from, to string) (slowest float64) {
 }
 
 // TestBalancersLoseNothing does ten deployments and fifty rollbacks when
-// TEAL_LONG is set, which takes nine minutes on two cores, and some of them
-// otherwise.
+// TEAL_LONG is set, which takes nine minutes on two cores, and some of them with
+// half of the clients otherwise.
 func TestBalancersLoseNothing(t *testing.T) {
-	deployments, rollbacks := 3, 10
-	if os.Getenv("TEAL_LONG") != "" {
+	deployments, rollbacks, long := 3, 10, os.Getenv("TEAL_LONG") != ""
+	if long {
 		deployments, rollbacks = 10, 50
 	}
 	eachProxy(t, func(t *testing.T, proxy string) {
 		clients := load.Mix()
 		clients[load.HTTP2] = 4
+		for class, n := range clients {
+			if !long {
+				clients[class] = (n + 1) / 2
+			}
+		}
 		f := newBusyFleet(t, behind(proxy, 3), clients, quick)
 		f.deploy("0")
 		f.addTLS(lab.TLSSite{})
