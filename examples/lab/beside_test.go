@@ -5,7 +5,6 @@ package lab_test
 import (
 	"flag"
 	"testing"
-	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -19,9 +18,8 @@ import (
 // waits must keep no other one out.
 const (
 	lightClients = 24  // more at the same time in one test are heavy load
-	loadRoom     = 180 // clients of all tests with heavy load
+	loadRoom     = 120 // clients of all tests with heavy load
 	hostRoom     = 11  // one for each container engine, and one for each lab
-	largeLab     = 3   // as much room of it as the tests take that take the longest
 )
 
 // Who asks first comes first. Load is asked for before a lab, so that nobody
@@ -53,9 +51,6 @@ func takeLab(t *testing.T, c lab.Config) {
 		if engine != lab.NoEngine {
 			n++
 		}
-	}
-	if n < largeLab { // what takes longest begins first
-		time.Sleep(time.Second)
 	}
 	take(t, labRoom, min(n, hostRoom))
 }
