@@ -382,7 +382,7 @@ func (r *run) prepareBalancer(ctx context.Context, p *proxyAt) error {
 	}
 	behind := proxy.Route{}
 	for member, share := range r.shared.route {
-		if disk, known := o.Disk[member]; known && (disk != share || !r.shared.named(o, member)) {
+		if disk, known := o.Disk[member]; known && (disk != share || r.shared.holds.Check(member, o.Holds[member]) != nil) {
 			behind[member] = share
 		}
 	}

@@ -100,17 +100,6 @@ func (f *front) insist(ctx context.Context, to change) error {
 	return nil
 }
 
-// named reports whether a load balancer names the releases of a member as the
-// others do.
-func (f *front) named(o proxy.Observation, member string) bool {
-	for slot, release := range f.holds[member] {
-		if o.Holds.Of(member, slot) != release {
-			return false
-		}
-	}
-	return true
-}
-
 // remember notes what the load balancers do from now on.
 func (f *front) remember(to change) {
 	maps.Copy(f.route, to.route)

@@ -179,6 +179,17 @@ type Observation struct {
 	Open map[string]map[Slot]int
 }
 
+// Check returns an error when one of r's names for a member is not what a proxy
+// says of its slots.
+func (r Releases) Check(member string, said map[Slot]string) error {
+	for _, slot := range []Slot{Blue, Green} {
+		if want := r.Of(member, slot); want != "" && said[slot] != want {
+			return fmt.Errorf("it names %q in %s, not %q", said[slot], slot, want)
+		}
+	}
+	return nil
+}
+
 // Set names the releases in a member's slots, unless there are none to name.
 func (r *Releases) Set(member string, releases map[Slot]string) {
 	if len(releases) == 0 {

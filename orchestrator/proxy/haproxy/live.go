@@ -157,11 +157,6 @@ func serves(route proxy.Route, holds proxy.Releases) func(proxy.Member, answer) 
 		if want := route[m.Name]; a.share != want {
 			return fmt.Errorf("it serves %s, not %s", a.share, want)
 		}
-		for slot, release := range holds[m.Name] {
-			if a.holds[slot] != release {
-				return fmt.Errorf("it names %q in %s, not %q", a.holds[slot], slot, release)
-			}
-		}
-		return nil
+		return holds.Check(m.Name, a.holds)
 	}
 }

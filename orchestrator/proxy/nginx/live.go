@@ -212,12 +212,7 @@ func proveAll(ctx context.Context, h plugins.Host, l proxy.Layout, members []pro
 			if a.share != r[m.Name] {
 				return fmt.Errorf("it is %s, not %s", a.share, r[m.Name])
 			}
-			for slot, release := range holds[m.Name] {
-				if a.holds[slot] != release {
-					return fmt.Errorf("it names %q in %s, not %q", a.holds[slot], slot, release)
-				}
-			}
-			return nil
+			return holds.Check(m.Name, a.holds)
 		})
 	})
 }
