@@ -128,14 +128,8 @@ func addPython(t *testing.T, folder string) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range s.Files {
-		mode := os.FileMode(0o644)
-		if f.Executable {
-			mode = 0o755
-		}
-		if err := os.WriteFile(filepath.Join(folder, f.Path), f.Text, mode); err != nil {
-			t.Fatal(err)
-		}
+	if err := s.Write(folder); err != nil {
+		t.Fatal(err)
 	}
 	for _, line := range s.Next {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", line)

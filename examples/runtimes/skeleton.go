@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
+	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/teal-deploy/teal/plugins/sdk"
@@ -112,4 +115,18 @@ func inOne(name string) File {
 	inside := "process_sh() {\n\tcat <<'" + end + "'\n" + string(script.Text) + end + "\n}\nscript=$(process_sh)"
 	file.Text = []byte(strings.Replace(string(file.Text), beside, inside, 1))
 	return file
+}
+
+// Write writes the files into a folder, which must be there.
+func (s Skeleton) Write(folder string) error {
+	for _, f := range s.Files {
+		mode := fs.FileMode(0o644)
+		if f.Executable {
+			mode = 0o755
+		}
+		if err := os.WriteFile(filepath.Join(folder, f.Path), f.Text, mode); err != nil {
+			return err
+		}
+	}
+	return nil
 }

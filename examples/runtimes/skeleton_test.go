@@ -26,14 +26,8 @@ func write(t *testing.T, language, name string) (string, Skeleton) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range s.Files {
-		mode := os.FileMode(0o644)
-		if f.Executable {
-			mode = 0o755
-		}
-		if err := os.WriteFile(filepath.Join(dir, f.Path), f.Text, mode); err != nil {
-			t.Fatal(err)
-		}
+	if err := s.Write(dir); err != nil {
+		t.Fatal(err)
 	}
 	return dir, s
 }

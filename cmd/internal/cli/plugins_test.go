@@ -126,11 +126,11 @@ func TestListedPluginThatDoesNotAnswerHoldsUpNobody(t *testing.T) {
 
 func TestSkeletonThatCannotBeWrittenLeavesNothing(t *testing.T) {
 	t.Chdir(t.TempDir())
-	err := writeSkeleton("new", []runtimes.File{{Path: "a"}, {Path: "no/folder"}})
+	err := writeSkeleton("new", runtimes.Skeleton{Files: []runtimes.File{{Path: "a"}, {Path: "no/folder"}}})
 	if err == nil {
 		t.Error("it was written")
 	}
-	if err := writeSkeleton("new", []runtimes.File{{Path: "a"}}); err != nil {
+	if err := writeSkeleton("new", runtimes.Skeleton{Files: []runtimes.File{{Path: "a"}}}); err != nil {
 		t.Errorf("something was left: %v", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 	"runtime/debug"
 	"slices"
@@ -59,7 +58,7 @@ func (o *options) newPlugin(name, language string) error {
 		return &orchestrator.UsageError{Err: err}
 	}
 	folder := "teal-runtime-" + name
-	switch err := writeSkeleton(folder, skeleton.Files); {
+	switch err := writeSkeleton(folder, skeleton); {
 	case errors.Is(err, fs.ErrExist):
 		return &orchestrator.UsageError{Err: fmt.Errorf("there is a %s here already", folder)}
 	case err != nil:
@@ -80,7 +79,7 @@ func (o *options) newPlugin(name, language string) error {
 }
 
 // writeSkeleton makes a folder with the files, or nothing.
-func writeSkeleton(folder string, files []runtimes.File) (err error) {
+func writeSkeleton(folder string, skeleton runtimes.Skeleton) (err error) {
 	if err := os.Mkdir(folder, 0o755); err != nil { //nolint:gosec // it is source code
 		return err
 	}
@@ -89,16 +88,7 @@ func writeSkeleton(folder string, files []runtimes.File) (err error) {
 			err = errors.Join(err, os.RemoveAll(folder))
 		}
 	}()
-	for _, f := range files {
-		mode := fs.FileMode(0o644)
-		if f.Executable {
-			mode = 0o755
-		}
-		if err := os.WriteFile(filepath.Join(folder, f.Path), f.Text, mode); err != nil {
-			return err
-		}
-	}
-	return nil
+	return skeleton.Write(folder)
 }
 
 // built is what this program calls itself, and what go build does.
