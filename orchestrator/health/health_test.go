@@ -242,11 +242,24 @@ func TestWaitNamesTheTimeoutOfARuntimeThatHangs(t *testing.T) {
 			<-ctx.Done()
 			return plugins.Container{}, ctx.Err()
 		}
-		test := with(func(s *spec.Test) { s.Within = 3 * time.Second })
+		test := with(func(s *spec.Test) { s.Within, s.Timeout = 6*time.Second, 100*time.Millisecond })
 		err := health.Wait(t.Context(), s, test, nil)
-		want := "container: the runtime gave no answer within 3s (1 attempt in 3s)"
+		want := "container: the runtime gave no answer within 5s (2 attempts in 6s)"
 		if diff := cmp.Diff(want, text(err)); diff != "" {
 			t.Error(diff)
+		}
+	})
+}
+
+func TestWaitGivesARuntimeMoreTimeThanTheApp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := app{container: func(time.Duration) (plugins.Container, error) {
+			time.Sleep(2 * time.Second)
+			return running(7), nil
+		}}
+		test := with(func(s *spec.Test) { s.Timeout = 100 * time.Millisecond })
+		if err := health.Wait(t.Context(), slow.subject(), test, nil); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -78,9 +78,11 @@ func (p *prober) round(ctx context.Context) *Error {
 }
 
 // container fails unless the container runs, in the process in which it ran
-// the last time.
+// the last time. The time limit of a check is about the app: a runtime on a busy
+// host has the usual one, however short the app's is.
 func (p *prober) container(ctx context.Context) (plugins.Container, *Error) {
-	limited, cancel := context.WithTimeout(ctx, p.test.Timeout)
+	limit := max(p.test.Timeout, defaultTimeout)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	c, err := p.subject.Container(limited)
 	fail := func(final bool, format string, args ...any) (plugins.Container, *Error) {
@@ -93,7 +95,7 @@ func (p *prober) container(ctx context.Context) (plugins.Container, *Error) {
 	case errors.Is(err, plugins.Lost), errors.Is(err, plugins.Invalid):
 		return fail(true, "%v", err)
 	case err != nil && limited.Err() != nil:
-		return fail(false, "the runtime gave no answer within %s", p.test.Timeout)
+		return fail(false, "the runtime gave no answer within %s", limit)
 	case err != nil:
 		return fail(false, "%v", err)
 	case c.Status == plugins.StatusExited:
