@@ -45,7 +45,7 @@ func askMember(ctx context.Context, h plugins.Host, l proxy.Layout, m proxy.Memb
 	}
 	conn, err := h.DialContext(ctx, network, address)
 	if err != nil {
-		return answer{err: err}
+		return answer{err: proxy.CutShort(ctx, err)}
 	}
 	// Connections over SSH have no deadlines: the end of ctx closes them.
 	defer conn.Close()
@@ -56,16 +56,16 @@ func askMember(ctx context.Context, h plugins.Host, l proxy.Layout, m proxy.Memb
 	}
 	req.Close = true
 	if err := req.Write(conn); err != nil {
-		return answer{err: errors.Join(ctx.Err(), err)}
+		return answer{err: proxy.CutShort(ctx, err)}
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
 	if err != nil {
-		return answer{err: errors.Join(ctx.Err(), err)}
+		return answer{err: proxy.CutShort(ctx, err)}
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	if err != nil {
-		return answer{err: errors.Join(ctx.Err(), err)}
+		return answer{err: proxy.CutShort(ctx, err)}
 	}
 	return read(resp, string(body), address, l, m)
 }
@@ -99,7 +99,7 @@ func parseShare(s string) (proxy.Share, error) {
 
 // askMembers asks about several members at a time. The answers are by name.
 func askMembers(ctx context.Context, h plugins.Host, l proxy.Layout, members []proxy.Member) map[string]answer {
-	ctx, cancel := context.WithTimeout(ctx, proofWithin)
+	ctx, cancel := proxy.Patience(ctx, proofWithin)
 	defer cancel()
 	answers := make([]answer, len(members))
 	var g errgroup.Group
@@ -121,7 +121,7 @@ func askMembers(ctx context.Context, h plugins.Host, l proxy.Layout, members []p
 // prove asks until haproxy answers for each member in a way that want has
 // nothing against, for as long as within.
 func prove(ctx context.Context, h plugins.Host, l proxy.Layout, members []proxy.Member, within time.Duration, want func(proxy.Member, answer) error) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
+	ctx, cancel := proxy.Patience(ctx, within)
 	defer cancel()
 	var last error // what spoke against it before time ran out
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {

@@ -63,7 +63,7 @@ func (a admin) bring(ctx context.Context, app string, places []place) (rested []
 	if len(places) == 0 {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	ctx, cancel := context.WithTimeoutCause(ctx, readyWithin, fmt.Errorf("for more than %s", readyWithin))
 	defer cancel()
 	// The state before, the change and the state after come in one answer.
 	said, err := a.ask(ctx, slices.Concat([]string{showState}, set(app, "ready", places), []string{showState})...)
@@ -96,7 +96,7 @@ func (a admin) bring(ctx context.Context, app string, places []place) (rested []
 		if alive && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return rested, nil
 		}
-		return rested, failed(a.host, "bring up "+app, plugins.Unavailable, fmt.Errorf("haproxy sees %s down: %w", strings.Join(missing, ", "), ctx.Err()))
+		return rested, failed(a.host, "bring up "+app, plugins.Unavailable, fmt.Errorf("haproxy sees %s down: %w", strings.Join(missing, ", "), context.Cause(ctx)))
 	}
 }
 

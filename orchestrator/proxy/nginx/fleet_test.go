@@ -52,26 +52,11 @@ func do(t testing.TB, method, url string, header ...string) (who, body string) {
 	if method == http.MethodPost || method == http.MethodPut {
 		content = strings.NewReader(strings.Repeat("x", 5000))
 	}
-	req, err := http.NewRequestWithContext(t.Context(), method, url, content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp, body := proxytest.Send(t, method, url, content, header...)
 	if resp.StatusCode != http.StatusOK {
-		return resp.Status, string(b)
+		return resp.Status, body
 	}
-	return resp.Header.Get("Member") + "/" + resp.Header.Get("App"), string(b)
+	return resp.Header.Get("Member") + "/" + resp.Header.Get("App"), body
 }
 
 // tally counts who answers n requests.

@@ -32,7 +32,7 @@ type line struct {
 func dial(ctx context.Context, h plugins.Host, l proxy.Layout, m proxy.Member) (*line, error) {
 	conn, err := h.DialContext(ctx, "tcp", m.Stable.String())
 	if err != nil {
-		return nil, err
+		return nil, proxy.CutShort(ctx, err)
 	}
 	var speaks http.Protocols
 	speaks.SetHTTP1(l.Protocol != proxy.GRPC)
@@ -67,12 +67,12 @@ func (c *line) ask(ctx context.Context, l proxy.Layout, m proxy.Member) (answer,
 	}
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
-		return answer{}, errors.Join(ctx.Err(), err)
+		return answer{}, proxy.CutShort(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	if err != nil {
-		return answer{}, errors.Join(ctx.Err(), err)
+		return answer{}, proxy.CutShort(ctx, err)
 	}
 	return read(resp, string(bytes.TrimSpace(body)), l, m)
 }
@@ -131,7 +131,7 @@ func parseWords(body string) (proxy.Share, bool) {
 // prove asks until nginx answers for m in a way that want has nothing against;
 // the first time on c, where that is not nil.
 func prove(ctx context.Context, h plugins.Host, l proxy.Layout, m proxy.Member, c *line, want func(answer) error) error {
-	ctx, cancel := context.WithTimeout(ctx, proofWithin)
+	ctx, cancel := proxy.Patience(ctx, proofWithin)
 	defer cancel()
 	var last error // what spoke against it before time ran out
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
@@ -169,7 +169,7 @@ func askOnce(ctx context.Context, h plugins.Host, l proxy.Layout, m proxy.Member
 // askTwice asks again when the connection broke, as it does when a worker of
 // nginx leaves.
 func askTwice(ctx context.Context, h plugins.Host, l proxy.Layout, m proxy.Member) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, proofWithin)
+	ctx, cancel := proxy.Patience(ctx, proofWithin)
 	defer cancel()
 	a, err := askOnce(ctx, h, l, m, nil)
 	if err != nil && plugins.KindOf(err) == "" {

@@ -118,7 +118,13 @@ func echo(w http.ResponseWriter, r *http.Request) {
 // the answer.
 func Request(t testing.TB, url string, header ...string) (*http.Response, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	return Send(t, http.MethodGet, url, http.NoBody, header...)
+}
+
+// Send is Request with a method and a body.
+func Send(t testing.TB, method, url string, content io.Reader, header ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, content)
 	if err != nil {
 		t.Fatal(err)
 	}
