@@ -140,10 +140,21 @@ func (f *front) takeBack(ctx context.Context, errs []error, back change, cause e
 	said := strings.ReplaceAll(cause.Error(), proxy.ErrUnknown.Error()+": ", "") // it is known now
 	said = "not every load balancer confirmed, all serve as before: " + said
 	if errors.Is(cause, proxy.ErrUnproven) {
-		return &redactedError{text: said, err: proxy.ErrUnproven}
+		return &undoneError{said, proxy.ErrUnproven}
 	}
 	return errors.New(said)
 }
+
+// An undoneError says why a change was taken back everywhere. Of its causes
+// only the kind is left: none of them is unknown or lost any more.
+type undoneError struct {
+	said string
+	kind error
+}
+
+func (e *undoneError) Error() string { return e.said }
+
+func (e *undoneError) Unwrap() error { return e.kind }
 
 // tell makes some of the load balancers do something, going by what became of
 // the last change on each of them. One that failed is connected to again.
