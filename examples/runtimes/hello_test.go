@@ -25,9 +25,10 @@ func TestHelloIsShort(t *testing.T) {
 }
 
 func TestHelloFromAModuleOfItsOwn(t *testing.T) {
-	t.Setenv("HOME", t.TempDir())
+	program := build(t, "hello")
+	t.Setenv("HOME", t.TempDir()) // not before: what was built already is there
 	t.Setenv("XDG_STATE_HOME", "")
-	rt := start(t, loader.Spec{Name: "hello", Cmd: []string{build(t, "hello")}}).Runtime()
+	rt := start(t, loader.Spec{Name: "hello", Cmd: []string{program}}).Runtime()
 	h := plugintest.Local("web1")
 	info, err := rt.Probe(t.Context(), h)
 	if err != nil || info.Name != "hello" || info.Version == "" {
