@@ -37,7 +37,7 @@ func eachProxy(t *testing.T, test func(t *testing.T, proxy string)) {
 
 // unhurried gives clients a pause that leaves five hosts on a small machine the
 // time to work.
-func unhurried(c *load.Config) { c.Pause = 25 * time.Millisecond }
+func unhurried(c *load.Config) { c.Pause = max(c.Pause, 25*time.Millisecond) }
 
 // addTLS puts the user's own TLS site in front, which leads to the app.
 func (f *fleet) addTLS(site lab.TLSSite) {

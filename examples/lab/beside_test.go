@@ -5,6 +5,7 @@ package lab_test
 import (
 	"flag"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -19,7 +20,7 @@ import (
 const (
 	lightClients = 24  // more at the same time in one test are heavy load
 	loadRoom     = 120 // clients of all tests with heavy load
-	hostRoom     = 11  // one for each container engine, and one for each lab
+	hostRoom     = 12  // one for each container engine, and one for each lab
 )
 
 // Who asks first comes first. Load is asked for before a lab, so that nobody
@@ -59,8 +60,13 @@ func takeLab(t *testing.T, c lab.Config) {
 // down.
 func take(t *testing.T, from *semaphore.Weighted, n int) {
 	t.Helper()
+	asked := time.Now()
 	if err := from.Acquire(t.Context(), int64(n)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { from.Release(int64(n)) })
+	came := time.Now()
+	t.Cleanup(func() {
+		from.Release(int64(n))
+		t.Logf("had room for %d for %.0f s, after %.0f s", n, time.Since(came).Seconds(), came.Sub(asked).Seconds())
+	})
 }

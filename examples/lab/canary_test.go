@@ -219,9 +219,9 @@ func (f *fleet) canaryLosesItsTeal(*stress) {
 // canaryDies deploys a release that passes its tests and dies with a share of
 // the requests. Only what it was given may fail.
 func (f *fleet) canaryDies() {
-	f.edit(brisk, lab.Set("rollout.canary", `["5%"]`), lab.Set("rollout.watch", `"20s"`), lab.Set("rollout.sticky", `"cookie:client"`))
-	f.publish("6", "dies 6")
-	s := f.stress(light(), time.Minute)
+	f.edit(brisk, lab.Set("rollout.canary", `["5%"]`), lab.Set("rollout.watch", `"40s"`), lab.Set("rollout.sticky", `"cookie:client"`))
+	f.publish("6", "dies 15") // long after its tests, on a slow machine too
+	s := f.stress(light(), 2*time.Minute)
 	var from time.Time
 	e := f.run(func(e event) {
 		if share(e) == 5 && from.IsZero() {

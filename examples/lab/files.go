@@ -53,7 +53,7 @@ chown "$user:" "$home"`
 func emptyDirs() []string {
 	return []string{
 		"/root", "/home", "/srv", "/mnt", "/etc/nginx/conf.d", "/etc/nginx/sites-enabled",
-		"/etc/ssh/sshd_config.d", "/etc/sudoers.d", "/var/log", "/var/log/nginx", "/var/cache", "/var/tmp",
+		"/etc/ssh/sshd_config.d", "/etc/sudoers.d", "/etc/update-motd.d", "/var/log", "/var/log/nginx", "/var/cache", "/var/tmp",
 	}
 }
 

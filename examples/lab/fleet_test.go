@@ -278,13 +278,19 @@ func (f *fleet) environment(h *lab.Host) string {
 	return out
 }
 
-// eventually waits until what is true.
+// eventually waits until what is true. Asking may mean to start an engine's
+// client: most of the time is left to those who are waited for.
 func (f *fleet) eventually(within time.Duration, what string, is func() bool) {
 	f.t.Helper()
-	for deadline := time.Now().Add(within); !is(); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(within); ; {
+		asked := time.Now()
+		if is() {
+			return
+		}
 		if time.Now().After(deadline) {
 			f.t.Fatalf("not within %s: %s", within, what)
 		}
+		time.Sleep(max(100*time.Millisecond, 3*time.Since(asked)))
 	}
 }
 
@@ -311,10 +317,19 @@ type stress struct {
 	done   chan error
 }
 
-// stress puts clients on all hosts that run a proxy.
+// stress puts clients on all hosts that run a proxy. They ask as often as they
+// can when TEAL_LONG is set; else they leave a small machine time for the tests
+// beside, most of all where one lost request of many is not the question.
 func (f *fleet) stress(clients map[load.Class]int, limit time.Duration, change ...func(*load.Config)) *stress {
 	f.t.Helper()
 	c := load.Config{Net: f.Network(), Clients: clients, Duration: limit, Transfer: 3 * time.Second}
+	switch {
+	case os.Getenv("TEAL_LONG") != "":
+	case f.busy:
+		c.Pause = 40 * time.Millisecond
+	default:
+		c.Pause = 100 * time.Millisecond
+	}
 	for _, h := range f.Fronts() {
 		c.Hosts = append(c.Hosts, load.Host{Name: h.Name, Addr: netip.AddrPortFrom(h.Addr, 80)})
 	}

@@ -4,6 +4,7 @@ package lab
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,7 +158,19 @@ func (h *Host) KillProxy(ctx context.Context) error {
 // FreezeProxy stops every process of the host's proxy where it is: neither
 // requests nor its admin socket get an answer, and connections stay open.
 func (h *Host) FreezeProxy(ctx context.Context) error {
-	if _, err := h.signalProxy(ctx, "STOP"); err != nil {
+	// A master that has just come up may make a worker meanwhile, so whoever
+	// stands still is counted again.
+	var refused error
+	err := h.await(ctx, "a proxy that stands still", func() bool {
+		var before, now []int
+		if before, refused = h.signalProxy(ctx, "STOP"); refused != nil {
+			return true
+		}
+		master, workers, err := h.proxyProcesses()
+		now = append([]int{master}, workers...)
+		return err == nil && slices.Equal(before, now) && !slices.ContainsFunc(now, h.moves)
+	})
+	if err = cmp.Or(refused, err); err != nil {
 		return fmt.Errorf("freeze the proxy of %s: %w", h.Name, err)
 	}
 	return nil
@@ -264,6 +277,12 @@ func (h *Host) proxyProcesses() (master int, workers []int, err error) {
 func (h *Host) alive(pid int) bool {
 	s, err := statIn(h.root()+"/proc", pid)
 	return err == nil && !s.ended()
+}
+
+// moves reports whether a process of the host's counting has not been stopped.
+func (h *Host) moves(pid int) bool {
+	s, err := statIn(h.root()+"/proc", pid)
+	return err == nil && s.state != "T"
 }
 
 // root returns where the machine sees the host's root.
