@@ -36,8 +36,8 @@ func (e *HeldError) Error() string {
 func (e *HeldError) Is(target error) bool { return target == plugins.Conflict }
 
 // A Lock is the right to change an app on a host. It lives as long as its
-// connection: a byte goes there and back fifteen times in the limit
-// Store.Silence. When the host hears nothing for that long it lets go and ends
+// connection: a byte goes there and back five times in the limit Store.Silence,
+// which costs the host three short processes. When the host hears nothing for that long it lets go and ends
 // the connection that held the lock; this side gives up after two thirds of
 // it, so that nobody acts on a lock that somebody else may have. The lock stays
 // for a second or two after that connection, in which the commands of the
@@ -173,7 +173,7 @@ func (s Store) take(ctx context.Context, h plugins.Host, app string, o Owner) (*
 		l.abandon()
 		return nil, answer, nil //nolint:nilerr // the caller knows what other answers mean
 	}
-	go l.beat(s.silence() / 15)
+	go l.beat(s.silence() / 5)
 	go l.watch(s.silence() * 2 / 3)
 	return l, "", nil
 }

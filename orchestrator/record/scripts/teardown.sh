@@ -8,7 +8,7 @@ dir=${folder%/*/*}
 cd "$folder" || exit
 take process || exit 0
 read -r boot </proc/sys/kernel/random/boot_id
-zero=0 pause=0.5 slow='' alone='' said='' counted='' waits=''
+zero=0 pause=0.5 slow='' calm='' rounds=0 alone='' said='' counted='' waits=''
 
 # Hundredths of a second since boot: a clock that no one sets.
 tell_time() {
@@ -22,7 +22,8 @@ say() {
   printf '%s\n' "$said" >.waits && mv -f .waits waits
 }
 
-# rest: half a second, or longer and longer while $slow says that asking costs much.
+# rest: half a second; a whole one while $calm says that nothing is to be done
+# soon; longer and longer while $slow says that asking costs much.
 rest() {
   case $slow$pause in
   10.5) pause=1 ;;
@@ -30,7 +31,7 @@ rest() {
   18) ;;
   *) pause=0.5 ;;
   esac
-  nap "$pause"
+  if [ "$calm" ] && ! [ "$slow" ]; then nap 1; else nap "$pause"; fi
 }
 
 wanted() {
@@ -63,9 +64,10 @@ switched() {
 still_routed() {
   waits='the proxy routes to it'
   zero=0
-  rm -f switched
+  if [ -e switched ]; then rm -f switched; fi
   if held; then
     alone=
+    [ $((now - begun)) -lt 1000 ] || calm=1 # a run that has shares to watch
     return
   fi
   alone=${alone:-$now}
@@ -130,14 +132,27 @@ count() {
   echo "$total" >.count && mv -f .count count
 }
 
+# unused: nobody decides by the number of connections before the delay is about
+# to end. Until then it is only told, and so not asked for every time.
 unused() {
-  count
   passed=$((now - since))
   if held; then
     waits='the run has not let go of it'
+    calm=1
   elif [ $passed -lt "$delay" ]; then
     waits='the delay is not over'
-  elif [ $zero -lt 3 ] && [ $passed -lt "$max" ]; then
+    [ $((passed + 200)) -ge "$delay" ] || calm=1
+  else
+    waits=
+  fi
+  if [ "$calm" ]; then
+    zero=0
+    rounds=$(((rounds + 1) % 5))
+    [ $rounds = 1 ] || return 1
+  fi
+  count
+  [ "$waits" ] && return 1
+  if [ $zero -lt 3 ] && [ $passed -lt "$max" ]; then
     waits='connections to it are open'
     [ $total -ge 0 ] || waits='its connections cannot be counted'
   else
@@ -205,10 +220,11 @@ carry_out() {
 
 work() {
   tell_time
+  begun=$now
   if [ -e switched ]; then resume; fi
   while wanted; do
     tell_time
-    slow=
+    slow='' calm=''
     if ready; then carry_out; fi
     say "$waits"
     rest
