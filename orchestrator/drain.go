@@ -58,15 +58,24 @@ func (r *run) watchGreen(ctx context.Context, h *hostRun) error {
 	return gone
 }
 
-// awaitBlue waits until blue's containers are gone.
+// awaitBlue waits until blue's containers are gone. Before their delay is over
+// they are not, and nobody is asked.
 func (r *run) awaitBlue(ctx context.Context, h *hostRun) error {
 	from := h.plan.From
 	patience := time.NewTimer(h.app.Drain.Delay + h.app.Container.StopGrace + 5*time.Second)
 	defer patience.Stop()
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
+	next := time.NewTimer(time.Until(h.result.SwitchAt.Add(h.app.Drain.Delay)))
+	defer next.Stop()
 	warned := false
 	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-patience.C:
+			return r.leaveBlue(ctx, h)
+		case <-next.C:
+			next.Reset(500 * time.Millisecond)
+		}
 		found, err := h.runtime.List(ctx, h.conn, map[string]string{LabelApp: h.app.Name, LabelRelease: from.ID})
 		if errors.Is(err, plugins.Lost) {
 			return err
@@ -79,13 +88,6 @@ func (r *run) awaitBlue(ctx context.Context, h *hostRun) error {
 		if err != nil && ctx.Err() == nil && !warned { // the host removes blue without it
 			warned = true
 			r.warn(h, StepTeardown, "it is not seen whether blue is gone", err)
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-patience.C:
-			return r.leaveBlue(ctx, h)
-		case <-tick.C:
 		}
 	}
 }
