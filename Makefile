@@ -36,10 +36,11 @@ test: deps tools build ## everything that CI runs
 
 # The engine's tests do hundreds of deployments at once: they run by themselves,
 # so that they take no time away from tests of others that look at the clock.
-# The others wait more than they work: four packages at a time.
+# The others wait more than they work: four packages at a time. What go vet has to
+# say, lint says.
 unit: ## all tests that need no lab
-	go test -race -p 4 $(TESTFLAGS) $$(go list ./... | grep -v -e '/examples/lab$$' -e '/teal/orchestrator$$')
-	go test -race $(TESTFLAGS) ./orchestrator
+	go test -race -vet=off -p 4 $(TESTFLAGS) $$(go list ./... | grep -v -e '/examples/lab$$' -e '/teal/orchestrator$$')
+	go test -race -vet=off $(TESTFLAGS) ./orchestrator
 
 # What the lab's tests deploy with: docker, podman (root's) or rootless-podman,
 # several with commas, or all; each has all tests, one runtime after the other.
@@ -54,11 +55,12 @@ lab: build ## tests against real servers in network namespaces; needs root; TEAL
 	@for runtime in $(or $(RUNTIMES),""); do \
 		echo "lab: $${runtime:-docker, and the others beside it}"; \
 		TEAL=$(BIN)/teal TEAL_RUNTIME=$$runtime \
-			go test -race -count=1 -timeout $(if $(RUNTIMES),40m,20m) $(TESTFLAGS) ./examples/lab || exit; \
+			go test -race -vet=off -count=1 -timeout $(if $(RUNTIMES),40m,20m) $(TESTFLAGS) ./examples/lab || exit; \
 	done
 
+# With the flags of build, whose results are used again.
 lint: tools
-	golangci-lint run ./...
+	CGO_ENABLED=0 GOFLAGS=-trimpath golangci-lint run ./...
 	@test -z "$$(gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { gofumpt -l $$(git ls-files '*.go'); exit 1; }
 
 fmt: tools

@@ -44,11 +44,12 @@ func Module(ctx context.Context, checkout, folder, dir string) error {
 	return err
 }
 
-// Go runs the go command in a Module and returns what it printed.
+// Go runs the go command in a Module and returns what it printed. It builds as
+// make does, so that what teal requires is not compiled again.
 func Go(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod -trimpath", "CGO_ENABLED=0", "GOWORK=off")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("go %v: %w: %s", args, err, out)
