@@ -36,7 +36,7 @@ func TestBadReleasesLeaveBlueServing(t *testing.T) {
 			{name: "port taken", before: func() func() { return f.occupy(1) }, step: "create", say: "is taken by another program"},
 			{name: "install exits with 3", mode: "install-fails", step: "install", say: "exited with code 3"},
 			{name: "test never passes", mode: "never-up", change: replace(`within = "40s"`, `within = "8s"`), step: "test", say: "GET /up: status 503"},
-			{name: "test passes once, then green dies", mode: "dies 0.5", change: replace(`stable = "1s"`, `stable = "3s"`), step: "test", say: on.died},
+			{name: "test passes once, then green dies", mode: "dies 0.5", change: replace("within = \"40s\"\nstable = \"1s\"", "within = \"12s\"\nstable = \"3s\""), step: "test", say: on.died},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				f.t = t

@@ -326,7 +326,7 @@ func (f *fleet) stress(clients map[load.Class]int, limit time.Duration, change .
 	switch {
 	case os.Getenv("TEAL_LONG") != "":
 	case f.busy:
-		c.Pause = 40 * time.Millisecond
+		c.Pause = 80 * time.Millisecond
 	default:
 		c.Pause = 100 * time.Millisecond
 	}
