@@ -127,7 +127,10 @@ func pendingText(pending []record.Pending) string {
 }
 
 func endOf(connections int) string {
-	if connections == 1 {
+	switch {
+	case connections < 0: // nobody could count them
+		return "connections end"
+	case connections == 1:
 		return "connection ends"
 	}
 	return count(connections, "connection") + " end"
