@@ -194,14 +194,9 @@ func (f *front) reach(ctx context.Context, p *proxyAt) (Connection, error) {
 	if !f.shared {
 		return p.conn, nil
 	}
-	ctx, cancel := p.patience(ctx)
+	ctx, cancel := proxy.Patience(ctx, confirmLimit)
 	defer cancel()
 	return p.renew(ctx, f.run.connected)
-}
-
-// patience bounds how long a load balancer may take to answer.
-func (p *proxyAt) patience(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, confirmLimit, fmt.Errorf("no answer within %s", confirmLimit))
 }
 
 // ready makes sure that every load balancer answers and serves what is
@@ -225,13 +220,13 @@ func (f *front) ready(ctx context.Context) error {
 
 // believes asks a load balancer whether it serves what the front thinks.
 func (f *front) believes(ctx context.Context, p *proxyAt) error {
-	ctx, cancel := p.patience(ctx)
+	ctx, cancel := proxy.Patience(ctx, confirmLimit)
 	defer cancel()
 	gctx, done := p.guard(ctx)
 	defer done()
 	o, err := p.proxy.Observe(gctx, p.conn, p.layout)
 	if err != nil {
-		return cmp.Or(context.Cause(gctx), err)
+		return proxy.CutShort(gctx, err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -470,7 +470,7 @@ func (r *run) verifyShared(ctx context.Context) error {
 		if gctx.Err() == nil { // a silence is not an answer
 			err = errors.Join(err, r.shared.believes(gctx, p))
 		}
-		if lost := cmp.Or(context.Cause(gctx), err); errors.Is(lost, plugins.Lost) {
+		if lost := proxy.CutShort(gctx, err); errors.Is(lost, plugins.Lost) {
 			r.balancerSays(p, StatusWarning, "it has confirmed what it serves, and could not be verified", lost)
 			r.unverified.Store(true)
 			return nil

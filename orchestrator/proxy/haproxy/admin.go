@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/teal-deploy/teal/orchestrator/proxy"
 	"github.com/teal-deploy/teal/plugins"
 )
 
@@ -38,9 +39,7 @@ func (a admin) ask(ctx context.Context, commands ...string) (string, error) {
 		said, err = a.become(ctx, line, err)
 	}
 	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
+		err = proxy.CutShort(ctx, err)
 		kind := plugins.KindOf(err)
 		if kind == "" {
 			kind = plugins.Unavailable
