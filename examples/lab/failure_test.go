@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/teal-deploy/teal/examples/lab"
 	"github.com/teal-deploy/teal/examples/lab/load"
 )
 
@@ -35,8 +36,10 @@ func TestBadReleasesLeaveBlueServing(t *testing.T) {
 			{name: "create fails", change: replace(`[container]`, "[container]\ncommand = [\"/no/such/program\"]"), step: "create", say: "/no/such/program"},
 			{name: "port taken", before: func() func() { return f.occupy(1) }, step: "create", say: "is taken by another program"},
 			{name: "install exits with 3", mode: "install-fails", step: "install", say: "exited with code 3"},
-			{name: "test never passes", mode: "never-up", change: replace(`within = "40s"`, `within = "8s"`), step: "test", say: "GET /up: status 503"},
-			{name: "test passes once, then green dies", mode: "dies 0.5", change: replace("within = \"40s\"\nstable = \"1s\"", "within = \"12s\"\nstable = \"3s\""), step: "test", say: on.died},
+			{name: "test never passes", mode: "never-up", change: lab.Set("test.within", `"8s"`), step: "test", say: "GET /up: status 503"},
+			{name: "test passes once, then green dies", mode: "dies 0.5", change: func(text string) string {
+				return lab.Set("test.within", `"12s"`)(lab.Set("test.stable", `"3s"`)(text))
+			}, step: "test", say: on.died},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				f.t = t
@@ -149,11 +152,11 @@ func TestGreenThatDiesInTheDrainWindowMeansBackToBlue(t *testing.T) {
 			t.Errorf("%d requests failed", report.Failed)
 		}
 		for _, failure := range report.Failures {
-			if back := returned[failure.Host]; failure.Time.After(back) || failure.Time.Before(back.Add(-10*time.Second)) {
+			if back := returned[failure.Host]; failure.Time.After(back) || failure.Time.Before(back.Add(-5*time.Second)) {
 				t.Errorf("a request at %s failed, blue served again at %s: %s", failure.Time, back, failure.Text)
 			}
 		}
-		f.eventually(45*time.Second, "green is gone", func() bool { return len(f.containers(f.Host(1))) == 1 })
+		f.eventually(40*time.Second, "green is gone", func() bool { return len(f.containers(f.Host(1))) == 1 })
 		f.must(f.run(nil, "status"))
 	})
 }
