@@ -319,16 +319,12 @@ type stress struct {
 
 // stress puts clients on all hosts that run a proxy. They ask as often as they
 // can when TEAL_LONG is set; else they leave a small machine time for the tests
-// beside, most of all where one lost request of many is not the question.
+// beside.
 func (f *fleet) stress(clients map[load.Class]int, limit time.Duration, change ...func(*load.Config)) *stress {
 	f.t.Helper()
 	c := load.Config{Net: f.Network(), Clients: clients, Duration: limit, Transfer: 3 * time.Second}
-	switch {
-	case os.Getenv("TEAL_LONG") != "":
-	case f.busy:
+	if os.Getenv("TEAL_LONG") == "" {
 		c.Pause = 80 * time.Millisecond
-	default:
-		c.Pause = 100 * time.Millisecond
 	}
 	for _, h := range f.Fronts() {
 		c.Hosts = append(c.Hosts, load.Host{Name: h.Name, Addr: netip.AddrPortFrom(h.Addr, 80)})

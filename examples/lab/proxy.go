@@ -4,7 +4,6 @@ package lab
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -160,17 +159,14 @@ func (h *Host) KillProxy(ctx context.Context) error {
 func (h *Host) FreezeProxy(ctx context.Context) error {
 	// A master that has just come up may make a worker meanwhile, so whoever
 	// stands still is counted again.
+	var before, now []int
 	var refused error
 	err := h.await(ctx, "a proxy that stands still", func() bool {
-		var before, now []int
-		if before, refused = h.signalProxy(ctx, "STOP"); refused != nil {
-			return true
-		}
-		master, workers, err := h.proxyProcesses()
-		now = append([]int{master}, workers...)
-		return err == nil && slices.Equal(before, now) && !slices.ContainsFunc(now, h.moves)
+		before = now
+		now, refused = h.signalProxy(ctx, "STOP")
+		return refused != nil || slices.Equal(before, now) && !slices.ContainsFunc(now, h.moves)
 	})
-	if err = cmp.Or(refused, err); err != nil {
+	if err := errors.Join(err, refused); err != nil {
 		return fmt.Errorf("freeze the proxy of %s: %w", h.Name, err)
 	}
 	return nil

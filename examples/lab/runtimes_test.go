@@ -83,7 +83,6 @@ func (r *runtimeRun) test() {
 	r.ship("1", 0)
 	s := r.stress(r.clients, 5*time.Minute, func(c *load.Config) {
 		c.Hosts = slices.DeleteFunc(c.Hosts, func(h load.Host) bool { return h.Name != r.host.Name })
-		c.Pause = max(c.Pause, 100*time.Millisecond) // six hosts at a time are under load
 	})
 	s.switched(r.ship("2", 0))
 	r.left("2")
